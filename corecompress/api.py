@@ -1,0 +1,111 @@
+"""The Python API: what the command line does, as functions that return what it prints.
+
+    import corecompress
+    corecompress.compress("demo", "small", recipe="lossless")
+    model = corecompress.load("small")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from corecompress.artifact import Artifact, is_compressed
+from corecompress.components import Data, Progress
+from corecompress.errors import CorecompressError
+from corecompress.pipeline import Settings
+from corecompress.pipeline import run as _run
+from corecompress.plugins import registry
+from corecompress.progress import Silent
+from corecompress.recipe import Recipe, build, parse, parse_data
+from corecompress.summary import Plan, Summary, Verified, inspect_folder, make_plan, verify_artifact
+
+
+def compress(
+    source: str | Path,
+    out: str | Path,
+    recipe: str | Recipe = "lossless",
+    *,
+    data: str | None = None,
+    seed: int = 0,
+    jobs: int | None = None,
+    max_memory: int | None = None,
+    force: bool = False,
+    resume: bool = False,
+    shard_bytes: int = 5_000_000_000,
+    progress: Progress | None = None,
+) -> Summary:
+    """Compress a checkpoint (folder, hub id or "demo") into the folder `out`.
+
+    recipe: text, a .toml file's path, or a parsed Recipe; data: a SPEC such as "text:corpus.txt"; jobs: threads
+    (default: one a core); max_memory: bytes of peak resident memory (default: a few times what the largest tensor
+    needs); force: replace `out`; resume: go on with a killed run; shard_bytes: largest payload file.
+    Raises CorecompressError, and leaves nothing named `out`, when something is wrong.
+    """
+    settings = Settings(seed, jobs, max_memory, force, resume, shard_bytes)
+    component = _data(data) if data else None
+    _run(str(source), Path(out), _parsed(recipe), registry(), component, settings, progress or Silent())
+    return inspect_folder(Path(out))
+
+
+def decompress(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    jobs: int | None = None,
+    max_memory: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Write a compressed folder as an ordinary checkpoint: original names, dtypes, shards, metadata and other files.
+
+    Raises CorruptArtifact that names the file or tensor when something in the folder is damaged.
+    """
+    from corecompress.restore import write_dense
+
+    write_dense(Artifact(folder), Path(out), Settings(jobs=jobs, max_memory=max_memory, force=force), progress or Silent())
+    return inspect_folder(Path(out))
+
+
+def inspect(path: str | Path) -> Summary:
+    """What is in a compressed folder or a plain checkpoint, tensor by tensor; no tensor is read."""
+    return inspect_folder(Path(path) if is_compressed(Path(path)) else str(path))
+
+
+def verify(
+    folder: str | Path, against: str | Path | None = None, *, jobs: int | None = None, progress: Progress | None = None
+) -> Verified:
+    """Check every file and tensor of a compressed folder, and compare it with the checkpoint `against`.
+
+    Returns what held and what did not; raises CorecompressError only when there is nothing to check.
+    """
+    return verify_artifact(Path(folder), against, Settings(jobs=jobs), progress or Silent())
+
+
+def plan(source: str | Path, recipe: str | Recipe = "lossless", *, jobs: int | None = None, max_memory: int | None = None) -> Plan:
+    """A dry run: which rule takes which tensor, and an estimate of bytes, memory and seconds from samples."""
+    return make_plan(str(source), _parsed(recipe), registry(), Settings(jobs=jobs, max_memory=max_memory))
+
+
+def load(folder: str | Path, auto_class: str | None = None, **kwargs: Any) -> Any:
+    """Load a compressed folder (or any checkpoint) as a model, with transformers.
+
+    auto_class: "AutoModelForCausalLM", … (default: the architecture that config.json names, else AutoModel);
+    kwargs go to its from_pretrained.
+    """
+    from corecompress.hf.load import load_model
+
+    return load_model(folder, auto_class, **kwargs)
+
+
+def _parsed(recipe: str | Recipe) -> Recipe:
+    return recipe if isinstance(recipe, Recipe) else parse(recipe)
+
+
+def _data(text: str) -> Data:
+    spec, source = parse_data(text)
+    component: Data = build(registry(), "data", spec, source)
+    return component
+
+
+__all__ = ["CorecompressError", "compress", "decompress", "inspect", "load", "plan", "verify"]

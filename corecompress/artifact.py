@@ -1,0 +1,275 @@
+"""The compressed checkpoint on disk.
+
+    OUT/
+      corecompress.safetensors      one uint8 tensor `NAME_cc_data` for every tensor NAME: 4 bytes of its number in the
+                                    manifest (little-endian), then the payload; and the components' states.
+                                    Above a limit: corecompress-00001-of-00002.safetensors, … with an index.
+      corecompress.json             the manifest: what was done, with what, and a hash of everything
+      config.json                   the original's, with a quantization_config that names corecompress
+      …                             every other file of the checkpoint, as it was
+
+The suffix and the file's name are what transformers' loading needs (see hf/): never a dot before `cc_data`, never
+model.safetensors, or a transformers without corecompress would load random weights with a mere warning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corecompress.checkpoint import MANIFEST, QUANT_METHOD, hash_file
+from corecompress.components import Tensor, TensorCompressor, TensorInfo
+from corecompress.errors import CorecompressError, CorruptArtifact, CorruptData
+from corecompress.safetensors_file import Header, Stored, read_header
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT = 1
+STEM = "corecompress"
+PAYLOAD_INDEX = f"{STEM}.safetensors.index.json"
+SUFFIX = "_cc_data"
+STATE = "corecompress_state_{}"
+NUMBER_BYTES = 4
+ORIGINAL_CARD = "README.original.md"
+
+
+@dataclass(frozen=True)
+class Used:
+    """A component that took part: enough to build it again, and to say what to install when it is missing."""
+
+    kind: str
+    name: str
+    options: dict[str, Any]
+    distribution: str
+    version: str
+    api: int
+    source: str
+    state_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One tensor. component: number in Manifest.components; shard: number in Manifest.source["shards"];
+    bytes: of the payload; hashes are SHA-256 of the payload and of the decoded bytes; same_as: the earlier tensor
+    whose payload this one shares (a tied tensor, stored once)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    component: int
+    shard: int
+    bytes: int
+    payload_sha256: str
+    sha256: str
+    same_as: str | None = None
+
+    @property
+    def info(self) -> TensorInfo:
+        return TensorInfo(self.name, self.dtype, self.shape)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file that goes along, or a payload file (whose hash is that of its header: the tensors have their own)."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that corecompress.json says. source: name, revision, shards (file, metadata, bytes, sha256)."""
+
+    format: int
+    corecompress: str
+    source: dict[str, Any]
+    recipe: str
+    seed: int
+    data: str | None
+    components: tuple[Used, ...]
+    tensors: tuple[Record, ...]
+    payloads: tuple[FileRecord, ...]
+    files: tuple[FileRecord, ...]
+    dropped: tuple[str, ...] = ()
+
+    def to_text(self) -> str:
+        """JSON whose first member is the SHA-256 of all that follows it; a line a tensor."""
+        document = dataclasses.asdict(self)
+        lines = []
+        for key, value in document.items():
+            if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+                rows = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in value)
+                lines.append(f" {json.dumps(key)}: [\n{rows}\n ]")
+            else:
+                lines.append(f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}")
+        body = ",\n".join(lines) + "\n}\n"
+        return '{\n "sha256": "' + hashlib.sha256(body.encode()).hexdigest() + '",\n' + body
+
+    @staticmethod
+    def from_text(text: str, path: Path) -> Manifest:
+        """Raises CorruptArtifact for a damaged manifest, CorecompressError for one of a newer format."""
+        head, _, body = text.partition(",\n")
+        try:
+            document = json.loads(text)
+            if document.get("format", 0) > FORMAT:
+                raise CorecompressError(
+                    f"{path}: has format {document['format']}, this corecompress reads up to {FORMAT}; "
+                    "pip install --upgrade corecompress"
+                )
+            if head != '{\n "sha256": "' + hashlib.sha256(body.encode()).hexdigest() + '"':
+                raise ValueError("its own hash does not match")
+            del document["sha256"]
+            document["components"] = tuple(Used(**used) for used in document["components"])
+            document["tensors"] = tuple(
+                Record(**{**record, "shape": tuple(record["shape"])}) for record in document["tensors"]
+            )
+            for key in ("payloads", "files"):
+                document[key] = tuple(FileRecord(**record) for record in document[key])
+            return Manifest(**{**document, "dropped": tuple(document["dropped"])})
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise CorruptArtifact(f"{path}: is damaged ({problem}); fetch it again") from None
+
+
+def is_compressed(folder: Path) -> bool:
+    """Whether the folder claims to be a compressed checkpoint."""
+    return (folder / MANIFEST).exists()
+
+
+class Artifact:
+    """A compressed folder, opened: manifest and headers are read and checked, payloads when they are asked for."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        path = self.folder / MANIFEST
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise CorecompressError(f"{self.folder}: no {MANIFEST} in it, so it is no compressed checkpoint") from None
+        except UnicodeDecodeError as problem:
+            raise CorruptArtifact(f"{path}: is damaged ({problem}); fetch it again") from None
+        self.manifest = Manifest.from_text(text, path)
+        self.records = {record.name: record for record in self.manifest.tensors}
+
+    @cached_property
+    def headers(self) -> tuple[Header, ...]:
+        """Headers of the payload files, each compared with its recorded hash."""
+        headers = []
+        for payload in self.manifest.payloads:
+            path = self.folder / payload.name
+            if not path.is_file():
+                raise CorruptArtifact(f"{path}: is missing; fetch it again")
+            try:
+                header = read_header(path)
+            except CorecompressError as problem:
+                raise CorruptArtifact(str(problem)) from None
+            if path.stat().st_size != payload.bytes or header_hash(path, header.data_start) != payload.sha256:
+                raise CorruptArtifact(f"{path}: its header is damaged; fetch it again")
+            headers.append(header)
+        return tuple(headers)
+
+    @cached_property
+    def stored(self) -> dict[str, Stored]:
+        """Where each payload and state stands, by its name in the payload files."""
+        return {stored.info.name: stored for header in self.headers for stored in header.tensors}
+
+    @cached_property
+    def decoders(self) -> tuple[TensorCompressor | None, ...]:
+        """The components of the manifest, built and restored; None for those that took part only in compressing.
+
+        Raises CorecompressError that says what to install where one is missing.
+        """
+        return tuple(self._decoder(number, used) for number, used in enumerate(self.manifest.components))
+
+    def _decoder(self, number: int, used: Used) -> TensorCompressor | None:
+        from corecompress.plugins import registry
+        from corecompress.recipe import Spec, build
+
+        if used.state_sha256 is None:
+            return None
+        try:
+            component: TensorCompressor = build(registry(), "compressor", Spec(used.name, used.options))
+        except CorecompressError as problem:
+            where = f"pip install {used.distribution}>={used.version}" if used.version != "file" else used.source
+            raise CorecompressError(f"{self.folder}: needs compressor '{used.name}'; mend: {where} ({problem})") from None
+        state = self._bytes(STATE.format(number)) if STATE.format(number) in self.stored else b""
+        if hashlib.sha256(state).hexdigest() != used.state_sha256:
+            raise CorruptArtifact(f"{self.folder}: the state of compressor '{used.name}' is damaged; fetch it again")
+        component.restore(state)
+        return component
+
+    def _bytes(self, name: str) -> bytes:
+        return self.stored[name].read().data.tobytes()
+
+    def payload(self, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """A tensor's stored bytes, number and payload, as they stand in the file: uint8 [4 + bytes]."""
+        try:
+            return self.stored[name + SUFFIX].read().data
+        except KeyError:
+            raise CorruptArtifact(f"{self.folder}: the payload of tensor '{name}' is missing; fetch it again") from None
+
+    def read(self, name: str, threads: int = 1) -> Tensor:
+        """Decode one tensor by name. Raises CorruptArtifact that names it when its bytes are damaged."""
+        return self.decode(self.payload(name), name, threads)
+
+    def decode(self, stored: np.ndarray[Any, np.dtype[np.uint8]], name: str, threads: int = 1) -> Tensor:
+        """Decode what `payload` gave, and compare payload and result with their recorded hashes.
+
+        `name` says in an error whose bytes these are; the record is found by the number in front of them.
+        """
+        damaged = CorruptArtifact(f"{self.folder}: tensor '{name}' is damaged; fetch {STEM}*.safetensors again")
+        number = int.from_bytes(stored[:NUMBER_BYTES].tobytes(), "little")
+        if len(stored) < NUMBER_BYTES or number >= len(self.manifest.tensors):
+            raise damaged
+        record = self.manifest.tensors[number]
+        if record.same_as is not None:
+            original = self.read(record.same_as, threads)
+            return Tensor(record.info, original.data)
+        payload = stored[NUMBER_BYTES:]
+        if len(payload) != record.bytes or hashlib.sha256(payload).hexdigest() != record.payload_sha256:
+            raise damaged
+        decoder = self.decoders[record.component]
+        if decoder is None:
+            raise damaged
+        try:
+            dense = decoder.decode(memoryview(payload), record.info, threads)
+        except CorruptData:
+            raise damaged from None
+        if dense.nbytes != record.info.nbytes or hashlib.sha256(dense).hexdigest() != record.sha256:
+            raise CorruptArtifact(f"{self.folder}: tensor '{record.name}' does not decode to what was recorded")
+        return Tensor(record.info, dense)
+
+    def damaged_files(self, may_be_absent: bool = False) -> list[str]:
+        """Names of the files beside the payloads that differ from the manifest."""
+        names = []
+        for record in self.manifest.files:
+            path = self.folder / record.name
+            if not path.is_file():
+                if not may_be_absent:
+                    names.append(record.name)
+            elif path.stat().st_size != record.bytes or hash_file(path) != record.sha256:
+                names.append(record.name)
+        return names
+
+    def original_config(self) -> dict[str, Any]:
+        """config.json as it was before compression."""
+        config = json.loads((self.folder / "config.json").read_bytes())
+        config.pop("quantization_config", None)
+        return dict(config)
+
+
+def header_hash(path: Path, data_start: int) -> str:
+    """SHA-256 in hex of a safetensors file's first bytes, up to its data."""
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read(data_start)).hexdigest()
+
+
+def compressed_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with what makes transformers hand the folder to corecompress."""
+    return {**config, "quantization_config": {"quant_method": QUANT_METHOD, "format": FORMAT}}

@@ -1,0 +1,103 @@
+"""What several verbs share: options, progress, output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from corecompress.errors import CorecompressError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from corecompress.components import Progress
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+class Size(click.ParamType):
+    """Bytes as a person writes them: 1500000, 1.5GB, 40MB, 2GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value).strip().lower().removesuffix("b")
+        number = text.rstrip("kmgti")
+        try:
+            size = int(float(number) * _UNITS[text[len(number) :]])
+        except (ValueError, KeyError, OverflowError):
+            self.fail(f"'{value}' is no size; write 1500000, 40MB, 1.5GB or 2GiB", param, ctx)
+        if size <= 0:
+            self.fail(f"'{value}' is not above zero", param, ctx)
+        return size
+
+
+def option_json(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")(command)
+
+
+def option_quiet(command: Command) -> Command:
+    return click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")(command)
+
+
+def option_jobs(command: Command) -> Command:
+    help = "Threads (default: one a core)."
+    return click.option("--jobs", "-j", type=click.IntRange(1), metavar="N", help=help)(command)
+
+
+def option_memory(command: Command) -> Command:
+    help = "Ceiling of resident memory, e.g. 1.5GB (default: what the largest tensors need)."
+    return click.option("--max-memory", type=Size(), metavar="M", help=help)(command)
+
+
+def option_force(command: Command) -> Command:
+    return click.option("--force", is_flag=True, help="Replace OUT if it exists, and an unfinished run.")(command)
+
+
+def option_recipe(command: Command) -> Command:
+    help = "Recipe: 'lossless', 'name(option=value) | name', or a .toml file."
+    return click.option("--recipe", "-r", default="lossless", show_default=True, metavar="RECIPE", help=help)(command)
+
+
+def emit(value: Any, table: Callable[..., RenderableType], as_json: bool, quiet: bool = False, **more: Any) -> None:
+    """Print a result as a table, as JSON, or not at all."""
+    from corecompress.report import tables
+
+    if as_json:
+        click.echo(json.dumps(tables.as_json(value) | more, indent=1, ensure_ascii=False))
+    elif not quiet:
+        tables.show(table(value, **more))
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Progress]:
+    """A bar on a terminal, plain lines elsewhere, nothing with --quiet; all on standard error."""
+    from corecompress.progress import Lines, Silent
+
+    if quiet:
+        yield Silent()
+    elif not sys.stderr.isatty():
+        yield Lines()
+    else:
+        from corecompress.report.bar import Bar
+
+        with Bar() as bar:
+            yield bar
+
+
+def warn_unknown_plugins() -> None:
+    """A name on an allow or block list that no plugin has is probably a typing error."""
+    from corecompress.plugins import registry, unknown_choices
+
+    for name in unknown_choices():
+        known = ", ".join(plugin.distribution for plugin in registry().plugins) or "none"
+        raise CorecompressError(f"no plugin is called '{name}' (allow or block list); installed: {known}")

@@ -1,0 +1,42 @@
+"""corecompress compress SRC -o OUT -r RECIPE"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from corecompress.cli import common
+
+
+@click.command()
+@click.argument("src")
+@click.option("--out", "-o", required=True, metavar="OUT", help="Folder to write; it appears when all of it is there.")
+@common.option_recipe
+@click.option("--data", metavar="SPEC", help="Calibration data, NAME:SOURCE, for example text:corpus.txt.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all that is random.")
+@click.option("--shard-size", type=common.Size(), default="5GB", show_default=True, metavar="S", help="Largest payload file.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was killed.")
+@common.option_force
+@common.option_jobs
+@common.option_memory
+@common.option_json
+@common.option_quiet
+def command(src: str, out: str, shard_size: int, as_json: bool, quiet: bool, **settings: Any) -> None:
+    """Make the checkpoint SRC smaller and write it to OUT, which plain transformers loads.
+
+    SRC is a folder, a hub id (org/name or org/name@revision) or `demo`.
+
+    \b
+    corecompress compress demo -o minilm-small
+    corecompress compress ./my-model -o my-model-small -r lossless --max-memory 1.5GB
+    """
+    from corecompress import api
+    from corecompress.report.tables import compressed_table
+
+    common.warn_unknown_plugins()
+    begun = time.perf_counter()
+    with common.progress(quiet or as_json) as progress:
+        summary = api.compress(src, out, shard_bytes=shard_size, progress=progress, **settings)
+    common.emit(summary, compressed_table, as_json, quiet, seconds=round(time.perf_counter() - begun, 3))

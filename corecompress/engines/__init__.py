@@ -1,0 +1,1 @@
+"""Engines: where tensors are worked on."""

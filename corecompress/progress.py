@@ -1,0 +1,43 @@
+"""Where long steps report to: nothing, plain lines, or a bar (the bar lives in cli/)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+
+class Silent:
+    """Says nothing but what must be read: warnings go to standard error."""
+
+    def start(self, what: str, total: int) -> None:
+        pass
+
+    def advance(self, amount: int) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        print(line, file=sys.stderr)
+
+
+class Lines(Silent):
+    """A line at each step's beginning, and one every few seconds: for logs, where a bar would be noise."""
+
+    EVERY = 5.0
+
+    def __init__(self, out: TextIO | None = None):
+        self._out = out or sys.stderr
+        self._what, self._total, self._done, self._last = "", 0, 0, 0.0
+
+    def start(self, what: str, total: int) -> None:
+        self._what, self._total, self._done, self._last = what, total, 0, time.monotonic()
+        print(f"{what} …", file=self._out)
+
+    def advance(self, amount: int) -> None:
+        self._done += amount
+        if time.monotonic() - self._last > self.EVERY and self._total:
+            self._last = time.monotonic()
+            print(f"{self._what}: {100 * self._done / self._total:.0f} %", file=self._out)
+
+    def note(self, line: str) -> None:
+        print(line, file=self._out)

@@ -1,0 +1,208 @@
+"""Tables for a person (rich) and the same as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from corecompress.plugins import Plugin, Provided
+from corecompress.recipe import describe_type
+from corecompress.summary import Plan, Row, Summary, Verified
+
+
+def human_bytes(n: float) -> str:
+    """1234567 -> "1.23 MB" (powers of ten, as disks and hubs count)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(n) < 1000 or unit == "GB":
+            return f"{n:.0f} B" if unit == "B" else f"{n:.3g} {unit}" if n < 1000 else f"{n:.0f} {unit}"
+        n /= 1000
+    raise AssertionError
+
+
+def human_seconds(seconds: float) -> str:
+    """Seconds as "0.4 s", "12 s", "3 min 20 s"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def as_json(value: Any) -> Any:
+    """Dataclasses and their properties as plain JSON values; what is not a finite number becomes null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        shown = {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        for name in ("bits_per_weight", "ok"):
+            if hasattr(type(value), name):
+                shown[name] = as_json(getattr(value, name))
+        return shown
+    if isinstance(value, dict):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def compressed_table(summary: Summary, seconds: float | None = None) -> RenderableType:
+    """Before and after of a compressed folder."""
+    table = _table("", ("", "left"), ("before", "right"), ("after", "right"), ("saved", "right"))
+    others = summary.bytes - summary.weight_bytes
+    source_others = summary.source_bytes - summary.source_weight_bytes
+    for what, before, after in (
+        ("weights", summary.source_weight_bytes, summary.weight_bytes),
+        ("other files", source_others, others),
+        ("all", summary.source_bytes, summary.bytes),
+    ):
+        table.add_row(what, human_bytes(before), human_bytes(after), _saved(before, after), style="bold" if what == "all" else "")
+    before_bits = 8 * summary.source_bytes / summary.parameters if summary.parameters else math.nan
+    table.add_row("bits per weight", f"{before_bits:.2f}", f"{summary.bits_per_weight:.2f}", "")
+    took = f" in {human_seconds(seconds)}" if seconds is not None else ""
+    count = len(summary.tensors)
+    lines = [f"{summary.path}: {count} tensors, {summary.parameters:,} parameters, recipe {summary.recipe}{took}"]
+    lines.append("Every tensor was decoded again and checked.")
+    if summary.source and summary.source.get("left_behind"):
+        lines.append("Left behind (other copies of the weights): " + ", ".join(summary.source["left_behind"]))
+    return Group(table, *(Text(line) for line in lines))
+
+
+def decompressed_line(summary: Summary) -> RenderableType:
+    """What was written."""
+    size = human_bytes(summary.bytes)
+    return Text(f"{summary.path}: {len(summary.tensors)} tensors, {size}, an ordinary checkpoint; every tensor was checked")
+
+
+def inspect_table(summary: Summary) -> RenderableType:
+    """A folder, tensor by tensor."""
+    if summary.kind == "checkpoint":
+        table = _table("", ("tensor", "left"), ("dtype", "left"), ("shape", "left"), ("bytes", "right"))
+        for row in summary.tensors:
+            table.add_row(row.name, row.dtype, _shape(row), f"{row.dense_bytes:,}")
+        total = f"{summary.path}: {len(summary.tensors)} tensors, {summary.parameters:,} parameters, "
+        return Group(table, Text(total + f"weights {human_bytes(summary.weight_bytes)}, all files {human_bytes(summary.bytes)}"))
+    columns = [("tensor", "left"), ("dtype", "left"), ("shape", "left"), ("component", "left")]
+    table = _table("", *columns, ("before", "right"), ("after", "right"), ("bits/weight", "right"))
+    for row in summary.tensors:
+        bits = "same as " + row.same_as if row.same_as else f"{row.bits_per_weight:.2f}"
+        table.add_row(row.name, row.dtype, _shape(row), row.component, f"{row.dense_bytes:,}", f"{row.bytes:,}", bits)
+    used = _table("", ("component", "left"), ("options", "left"), ("from", "left"))
+    for component in summary.components:
+        options = ", ".join(f"{key}={value}" for key, value in component["options"].items())
+        used.add_row(component["name"], options, f"{component['distribution']} {component['version']}")
+    return Group(table, used, compressed_table(summary))
+
+
+def plan_table(plan: Plan) -> RenderableType:
+    """What a recipe would do."""
+    parts: list[RenderableType] = []
+    if plan.tensors:
+        table = _table("", ("tensor", "left"), ("dtype", "left"), ("shape", "left"), ("rule", "left"), ("bytes", "right"), ("≈ after", "right"))
+        for row in plan.tensors:
+            table.add_row(row.name, row.dtype, _shape(row), row.component, f"{row.dense_bytes:,}", f"{row.bytes:,}")
+        rules = _table("", ("rule", "left"), ("tensors", "right"), ("before", "right"), ("≈ after", "right"))
+        for text, count, before, after in plan.rules:
+            rules.add_row(text, str(count), human_bytes(before), human_bytes(after))
+        parts += [table, rules]
+    for stage in plan.model_stages:
+        parts.append(Text(f"first {stage} makes another checkpoint; what follows is shown for the tensors as they are now"))
+    if plan.dropped:
+        parts.append(Text("dropped, as the recipe says: " + ", ".join(plan.dropped)))
+    if plan.left_behind:
+        parts.append(Text("left behind (other copies of the weights): " + ", ".join(plan.left_behind)))
+    if plan.tensors:
+        total = f"weights {human_bytes(plan.source_bytes)} → about {human_bytes(plan.bytes)}, about {human_seconds(plan.seconds)}, "
+        parts.append(Text(total + f"memory at most {human_bytes(plan.memory)} (estimated from samples; nothing was written)"))
+    return Group(*parts)
+
+
+def verified_table(verified: Verified) -> RenderableType:
+    """What held and what did not."""
+    lines = [Text(problem, style="red") for problem in verified.problems]
+    if verified.against:
+        same = sum(error == 0 for _, error in verified.against)
+        lines.append(Text(f"against the original: {same} of {len(verified.against)} tensors are the same bit for bit"))
+        known = [(error, name) for name, error in verified.against if error]
+        if known:
+            worst, name = max(known)
+            lines.append(Text(f"largest relative error: {worst:.3g} in {name}"))
+    if verified.ok:
+        lines.append(Text(f"{verified.path}: {verified.tensors} tensors and {verified.files} files are as recorded", style="green"))
+    else:
+        lines.append(Text(f"{verified.path}: {len(verified.problems)} checks did not hold", style="bold red"))
+    return Group(*lines)
+
+
+def plugins_table(plugins: list[Plugin]) -> RenderableType:
+    """Every plugin, what it gives and what is wrong with it."""
+    table = _table("", ("plugin", "left"), ("version", "left"), ("status", "left"), ("API", "right"), ("provides", "left"), ("from", "left"))
+    notes = []
+    for plugin in plugins:
+        provides = [f"{kind} {c.name}" for kind, listed in plugin.components.items() for c in listed]
+        apis = sorted({c.api for listed in plugin.components.values() for c in listed})
+        colour = {"ok": "green", "blocked": "yellow"}.get(plugin.status, "red")
+        name = plugin.distribution + ("" if plugin.bundled else " (not bundled)")
+        table.add_row(
+            name, plugin.version, Text(plugin.status, style=colour), ",".join(map(str, apis)), "\n".join(provides), plugin.source
+        )
+        notes += [Text(f"{plugin.distribution} {plugin.version}: {problem}") for problem in plugin.problems]
+    if not plugins:
+        notes.append(Text("no plugin is installed; pip install corecompress-lossless"))
+    return Group(table, *notes)
+
+
+def component_table(provided: Provided, target: type[Any]) -> RenderableType:
+    """One component: where it comes from, and its options with type, default and meaning."""
+    import typing
+
+    component, plugin = provided.component, provided.plugin
+    head = f"{provided.kind} {component.name}: {component.summary}"
+    origin = f"from {plugin.distribution} {plugin.version} ({component.target}, API {component.api})"
+    if not dataclasses.fields(target.Options):
+        return Group(Text(head, style="bold"), Text(origin), Text("It has no options."))
+    table = _table("", ("option", "left"), ("type", "left"), ("default", "left"), ("meaning", "left"))
+    types = typing.get_type_hints(target.Options)
+    for field in dataclasses.fields(target.Options):
+        table.add_row(field.name, describe_type(types[field.name]), str(_default(field)), field.metadata.get("help", ""))
+    return Group(Text(head, style="bold"), Text(origin), table)
+
+
+def component_json(provided: Provided, target: type[Any]) -> dict[str, Any]:
+    """The same as plain values."""
+    import typing
+
+    types = typing.get_type_hints(target.Options)
+    options = [
+        {"name": f.name, "type": describe_type(types[f.name]), "default": as_json(_default(f)), "help": f.metadata.get("help", "")}
+        for f in dataclasses.fields(target.Options)
+    ]
+    shown = {"kind": provided.kind, **dataclasses.asdict(provided.component), "options": options}
+    return {**shown, "distribution": provided.plugin.distribution, "version": provided.plugin.version}
+
+
+def show(renderable: RenderableType) -> None:
+    """Print to standard output."""
+    Console(highlight=False, markup=False).print(renderable)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+def _table(title: str, *columns: tuple[str, str]) -> Table:
+    table = Table(title=title or None, box=None, pad_edge=False, header_style="dim")
+    for name, side in columns:
+        table.add_column(name, justify="right" if side == "right" else "left", overflow="fold")
+    return table
+
+
+def _shape(row: Row) -> str:
+    return "×".join(map(str, row.shape)) or "scalar"
+
+
+def _saved(before: int, after: int) -> str:
+    return f"{100 * (1 - after / before):.1f} %" if before else ""
