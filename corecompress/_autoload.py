@@ -6,23 +6,23 @@ error here would break `import torch` for everything in this environment.
 
 import sys
 
-WATCHED = "transformers.quantizers.auto"
+QUANTIZERS = "transformers.quantizers.auto"
+WATCHED = (QUANTIZERS, "transformers.modeling_utils")
+"""The second for the case that `import torch` happens inside the import of the first; it always comes later."""
 
 
 class _Finder:
-    """Runs `register` right after the watched module has been executed, once."""
+    """Tries to register right after a watched module has been executed, until that works."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):  # type: ignore[no-untyped-def]
-        if name != WATCHED:
+        if name not in WATCHED:
             return None
-        sys.meta_path.remove(_Finder)  # type: ignore[arg-type]
-        import importlib.util
-
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.loader is None:
+        others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not _Finder)
+        spec = next((found for found in others if found is not None), None)
+        execute = getattr(getattr(spec, "loader", None), "exec_module", None)
+        if execute is None:
             return spec
-        execute = spec.loader.exec_module
 
         def execute_and_register(module):  # type: ignore[no-untyped-def]
             execute(module)
@@ -32,11 +32,19 @@ class _Finder:
         return spec
 
 
+def _is_ready() -> bool:
+    """Whether transformers' quantizers are imported, and not just being imported."""
+    module = sys.modules.get(QUANTIZERS)
+    return module is not None and not getattr(module.__spec__, "_initializing", False)
+
+
 def _register() -> None:
     try:
         from corecompress.hf.quantizer import register
 
         register()
+        if _Finder in sys.meta_path:
+            sys.meta_path.remove(_Finder)  # type: ignore[arg-type]
     except Exception as problem:
         import warnings
 
@@ -46,7 +54,7 @@ def _register() -> None:
 def install() -> None:
     """Leave the hook; register at once where transformers' quantizers are imported already."""
     try:
-        if WATCHED in sys.modules:
+        if _is_ready():
             _register()
         elif _Finder not in sys.meta_path:
             sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]

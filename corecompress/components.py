@@ -144,8 +144,8 @@ class TensorCompressor(Protocol):
     def restore(self, state: bytes) -> None:
         """Once before the first `decode`, with what `prepare` returned."""
 
-    def encode(self, tensor: Tensor) -> bytes:
-        """The payload: all that `decode` needs besides the state and the tensor's info."""
+    def encode(self, tensor: Tensor) -> bytes | np.ndarray[Any, np.dtype[np.uint8]]:
+        """The payload, bytes or uint8 [n]: all that `decode` needs besides the state and the tensor's info."""
         ...
 
     def decode(self, payload: memoryview, info: TensorInfo, threads: int = 1) -> np.ndarray[Any, np.dtype[np.uint8]]:

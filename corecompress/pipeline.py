@@ -64,9 +64,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Coded:
-    """A tensor's outcome: its payload (None: the same as the earlier tensor `same_as`), and the hashes."""
+    """A tensor's outcome: its payload (bytes or uint8 [n]; None: the same as the earlier tensor `same_as`), and the hashes."""
 
-    payload: bytes | None
+    payload: Any
     source_sha256: str
     sha256: str
 

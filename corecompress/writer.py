@@ -119,8 +119,8 @@ class PayloadWriter:
         self._out: Any = None
         self._replay()
 
-    def add(self, key: str, parts: list[bytes], entry: dict[str, Any]) -> None:
-        """Append one tensor (the parts one after the other) and journal it together with `entry`."""
+    def add(self, key: str, parts: list[Any], entry: dict[str, Any]) -> None:
+        """Append one tensor (its parts, bytes or uint8 arrays, one after the other) and journal it together with `entry`."""
         nbytes = sum(map(len, parts))
         if not self._files or (self._files[-1] and self._filled() + nbytes > self.limit):
             self._open_next()

@@ -3,9 +3,9 @@
 Importing it imports numba; compiled kernels are kept on disk, so only the first start on a machine pays for them.
 """
 
-from corecompress.coding.blocks import decode_block, encode_block
-from corecompress.coding.chunks import join_chunks, map_chunks, split_chunks
+from corecompress.coding.blocks import decode_block, encode_block, stored_bytes
+from corecompress.coding.chunks import Part, join_chunks, map_chunks, split_chunks
 from corecompress.coding.coder import decode, encode
 from corecompress.coding.tables import Tables
 
-__all__ = ["Tables", "decode", "decode_block", "encode", "encode_block", "join_chunks", "map_chunks", "split_chunks"]
+__all__ = ["Part", "Tables", "decode", "decode_block", "encode", "encode_block", "join_chunks", "map_chunks", "split_chunks", "stored_bytes"]

@@ -13,8 +13,9 @@ from numba import njit
 from numpy.typing import DTypeLike, NDArray
 
 from corecompress.coding.blocks import NO_INDEX, STATE_BYTES
-from corecompress.coding.chunks import join_chunks, map_chunks, split_chunks
-from corecompress.coding.rans import LANES, decode_words, encode_words
+from corecompress.coding.chunks import Part, join_chunks, map_chunks, split_chunks
+from corecompress.coding.rans import IDENTITY, LANES, decode_words, decode_words_indexed, encode_words
+from corecompress.coding.scratch import scratch
 from corecompress.coding.tables import Tables, get_varint, put_varint
 from corecompress.errors import CorruptData
 
@@ -24,7 +25,7 @@ CHUNK = 1 << 18
 
 def encode(
     symbols: NDArray[Any], tables: Tables, index: NDArray[np.uint16] | None = None, *, threads: int = 1
-) -> bytes:
+) -> NDArray[np.uint8]:
     """Code whole numbers [n] (any integer dtype within int32), each with the table that index uint16 [n] names.
 
     The same bytes whatever the number of threads and on every machine. Raises ValueError for an index without table.
@@ -33,7 +34,7 @@ def encode(
     _check_index(index, symbols.size, tables, ValueError)
     starts = list(range(0, symbols.size, CHUNK))
 
-    def work(start: int) -> bytes:
+    def work(start: int) -> list[Part]:
         piece = None if index is None else index[start : start + CHUNK]
         return _encode_chunk(symbols[start : start + CHUNK], tables, piece)
 
@@ -69,20 +70,20 @@ def _check_index(index: NDArray[np.uint16] | None, n: int, tables: Tables, error
         raise error("an index has another length than the symbols, or names a table that does not exist")
 
 
-def _encode_chunk(symbols: NDArray[Any], tables: Tables, index: NDArray[np.uint16] | None) -> bytes:
+def _encode_chunk(symbols: NDArray[Any], tables: Tables, index: NDArray[np.uint16] | None) -> list[Part]:
     rows = NO_INDEX if index is None else np.ascontiguousarray(index, np.uint16)
-    slots = np.empty(symbols.size, np.uint8)
-    codes = np.empty(symbols.size, np.int64)
-    escapes = to_slots(symbols.astype(np.int64), rows, tables.offset, tables.length, slots, codes)
+    slots = scratch("slots", symbols.size, np.uint8)
+    codes = scratch("codes", symbols.size, np.int64)
+    escapes = to_slots(symbols, rows, tables.offset, tables.length, slots, codes)
     side = bytearray()
     for code in codes[:escapes].tolist():
         put_varint(side, code)
-    words = np.empty(symbols.size + LANES, np.uint16)
-    states = np.empty(LANES, np.uint32)
-    start = encode_words(slots, rows, tables.cdf, words, states)
+    words = scratch("words", symbols.size + LANES, "<u2")
+    states = np.empty(LANES, "<u4")
+    start = encode_words(slots, rows, *tables.encoding, words, states)
     head = bytearray()
     put_varint(head, len(side))
-    return b"".join([head, states.astype("<u4").tobytes(), words[start:].astype("<u2").tobytes(), side])
+    return [bytes(head) + states.tobytes(), words[start:].copy().view(np.uint8), bytes(side)]
 
 
 def _decode_chunk(chunk: memoryview, tables: Tables, rows: NDArray[np.uint16], out: NDArray[Any]) -> None:
@@ -92,9 +93,13 @@ def _decode_chunk(chunk: memoryview, tables: Tables, rows: NDArray[np.uint16], o
         raise CorruptData("a chunk is cut off")
     states = np.frombuffer(chunk[at : at + STATE_BYTES], "<u4").astype(np.uint32)
     words = np.frombuffer(chunk[at + STATE_BYTES : end], "<u2")
-    slots = np.empty(out.size, np.uint8)
+    slots = scratch("slots", out.size, np.uint8)
     rows = np.ascontiguousarray(rows, np.uint16)
-    if not decode_words(words, tables.slots, rows, slots, states):
+    if rows.size:
+        complete = decode_words_indexed(words, tables.slots, rows, slots, states)
+    else:
+        complete = decode_words(words, tables.slots, IDENTITY, slots, states)
+    if not complete:
         raise CorruptData("a chunk does not end where it should")
     side = np.frombuffer(chunk[end:], np.uint8)
     if not from_slots(slots, rows, tables.offset, tables.length, side, out):
@@ -103,12 +108,12 @@ def _decode_chunk(chunk: memoryview, tables: Tables, rows: NDArray[np.uint16], o
 
 @njit(cache=True, nogil=True)
 def to_slots(symbols, rows, offset, length, slots, codes):  # type: ignore[no-untyped-def]
-    """Slots uint8 [n] of symbols int64 [n]; escape values go to codes int64 [n]; returns the number of escapes."""
+    """Slots uint8 [n] of symbols [n]; escape values go to codes int64 [n]; returns the number of escapes."""
     escapes = 0
     for i in range(symbols.size):
         row = rows[i] if rows.size else np.uint16(0)
         covered = np.int64(length[row]) - 1
-        slot = symbols[i] - offset[row]
+        slot = np.int64(symbols[i]) - np.int64(offset[row])
         if slot < 0:
             codes[escapes] = -2 * slot - 1
             escapes += 1

@@ -20,6 +20,9 @@ LANES = 8
 LOW = 1 << 16
 """Smallest value of a state between symbols, and its value when all is read."""
 
+IDENTITY = np.arange(256, dtype=np.uint8)
+"""The `meaning` of symbols that stand for themselves."""
+
 _MASK = uint32(SLOTS - 1)
 _SHIFT = uint32(PRECISION)
 _TOP = uint32(24)
@@ -55,46 +58,95 @@ def slot_table(cdf, length, table):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def encode_words(symbols, index, cdf, words, states):  # type: ignore[no-untyped-def]
-    """Code uint8 symbols [n], backwards, into the end of words uint16 [>= n]; returns where the words begin.
+def encoding_table(cdf, reciprocal, packed):  # type: ignore[no-untyped-def]
+    """From cumulative frequencies uint32 [T, L + 1]: reciprocal uint64 [T · 256], ⌈2^44 / f⌉, and packed uint32
+    [T · 256], f in the upper 16 bits and the first slot in the lower ones.
 
-    index: uint16 [n], the row of cdf uint32 [T, L + 1] for each symbol, or empty for row 0. states: uint32 [8], set to
-    the final states. Every symbol must have a frequency above 0.
+    While x < f · 2^20, x · reciprocal stays below 2^64 and its upper 20 bits are exactly x // f.
     """
-    position = words.size
-    for lane in range(LANES):
-        states[lane] = _FLOOR
-    several = index.size > 0
-    for i in range(symbols.size - 1, -1, -1):
-        lane = i % LANES
-        row = index[i] if several else np.uint16(0)
-        s = symbols[i]
-        start = cdf[row, s]
-        frequency = uint32(cdf[row, s + 1] - start)
-        x = states[lane]
-        if uint64(x) >= (uint64(frequency) << uint64(20)):
-            position -= 1
-            words[position] = x & uint32(0xFFFF)
-            x = x >> _WORD
-        quotient = uint32(x // frequency)
-        states[lane] = (quotient << _SHIFT) + uint32(x - quotient * frequency) + uint32(start)
-    return position
+    for t in range(cdf.shape[0]):
+        for s in range(cdf.shape[1] - 1):
+            frequency = uint64(cdf[t, s + 1] - cdf[t, s])
+            if frequency > 0:
+                reciprocal[t * 256 + s] = ((uint64(1) << uint64(44)) + frequency - uint64(1)) // frequency
+            packed[t * 256 + s] = (uint32(frequency) << _WORD) | cdf[t, s]
+
+
+@njit(inline="always")
+def _push(x, entry, reciprocal, words, position):  # type: ignore[no-untyped-def]
+    """Code one symbol into state x: (state, position). The word below `position` may be overwritten."""
+    frequency = entry >> _WORD
+    long = uint64(uint64(x) >= (uint64(frequency) << uint64(20)))
+    # written always and kept only when it is needed: as good as random, so no branch
+    words[position - uint64(1)] = x & uint32(0xFFFF)
+    x = uint64(x) >> (long << uint64(4))
+    quotient = (x * reciprocal) >> uint64(44)
+    x += quotient * (uint64(SLOTS) - uint64(frequency)) + uint64(entry & uint32(0xFFFF))
+    return uint32(x), position - long
 
 
 @njit(cache=True, nogil=True)
-def _tail(words, position, table, index, out, first, states):  # type: ignore[no-untyped-def]
+def encode_words(symbols, index, reciprocal, packed, words, states):  # type: ignore[no-untyped-def]
+    """Code uint8 symbols [n], backwards, into the end of words uint16 [> n]; returns where the words begin.
+
+    index: uint16 [n], the table for each symbol, or empty for table 0; reciprocal, packed: of `encoding_table`.
+    states: uint32 [8], set to the final states. Every symbol must have a frequency above 0.
+    """
+    position, n, several = uint64(words.size), symbols.size, index.size > 0
+    for lane in range(LANES):
+        states[lane] = _FLOOR
+    whole = n - n % LANES
+    for i in range(n - 1, whole - 1, -1):
+        e = uint64(symbols[i]) + (uint64(index[i]) << uint64(8) if several else uint64(0))
+        states[i % LANES], position = _push(states[i % LANES], packed[e], reciprocal[e], words, position)
+    x0, x1, x2, x3 = states[0], states[1], states[2], states[3]
+    x4, x5, x6, x7 = states[4], states[5], states[6], states[7]
+    i = uint64(whole)
+    while i > uint64(0):
+        i -= uint64(LANES)
+        e0, e1, e2, e3 = (
+            uint64(symbols[i]),
+            uint64(symbols[i + uint64(1)]),
+            uint64(symbols[i + uint64(2)]),
+            uint64(symbols[i + uint64(3)]),
+        )
+        e4, e5, e6, e7 = (
+            uint64(symbols[i + uint64(4)]),
+            uint64(symbols[i + uint64(5)]),
+            uint64(symbols[i + uint64(6)]),
+            uint64(symbols[i + uint64(7)]),
+        )
+        if several:
+            e0, e1 = e0 + (uint64(index[i]) << uint64(8)), e1 + (uint64(index[i + uint64(1)]) << uint64(8))
+            e2, e3 = e2 + (uint64(index[i + uint64(2)]) << uint64(8)), e3 + (uint64(index[i + uint64(3)]) << uint64(8))
+            e4, e5 = e4 + (uint64(index[i + uint64(4)]) << uint64(8)), e5 + (uint64(index[i + uint64(5)]) << uint64(8))
+            e6, e7 = e6 + (uint64(index[i + uint64(6)]) << uint64(8)), e7 + (uint64(index[i + uint64(7)]) << uint64(8))
+        x7, position = _push(x7, packed[e7], reciprocal[e7], words, position)
+        x6, position = _push(x6, packed[e6], reciprocal[e6], words, position)
+        x5, position = _push(x5, packed[e5], reciprocal[e5], words, position)
+        x4, position = _push(x4, packed[e4], reciprocal[e4], words, position)
+        x3, position = _push(x3, packed[e3], reciprocal[e3], words, position)
+        x2, position = _push(x2, packed[e2], reciprocal[e2], words, position)
+        x1, position = _push(x1, packed[e1], reciprocal[e1], words, position)
+        x0, position = _push(x0, packed[e0], reciprocal[e0], words, position)
+    states[0], states[1], states[2], states[3] = x0, x1, x2, x3
+    states[4], states[5], states[6], states[7] = x4, x5, x6, x7
+    return np.int64(position)
+
+
+@njit(cache=True, nogil=True)
+def _tail(words, position, table, index, meaning, out, first, states):  # type: ignore[no-untyped-def]
     """Decode symbols from `first` on, one by one, every read checked; the position, or −1 when words run out."""
-    several = index.size > 0
     for i in range(first, out.size):
         lane = i % LANES
         x = states[lane]
-        row = uint32(index[i]) << _SHIFT if several else uint32(0)
+        row = uint32(index[i]) << _SHIFT if index.size else uint32(0)
         entry = table[row + (x & _MASK)]
-        out[i] = uint8(entry >> _TOP)
-        x = (((entry >> _SHIFT) & _MASK) + _ONE) * (x >> _SHIFT) + (entry & _MASK)
+        out[i] = meaning[entry >> _TOP]
+        x = _step(x, entry)
         if x < _FLOOR:
             if position >= words.size:
-                return -1
+                return np.int64(-1)
             x = (x << _WORD) | uint32(words[position])
             position += 1
         states[lane] = x
@@ -108,38 +160,41 @@ def _step(x, entry):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _refill(x, words, position):  # type: ignore[no-untyped-def]
-    # no branch: whether a word is needed is as good as random
-    short = x < _FLOOR
-    return ((x << _WORD) | uint32(words[position]) if short else x), position + np.int64(short)
+    # whether a word is needed is as good as random, so this must not become a branch: arithmetic instead of `if`
+    short = uint32(x < _FLOOR)
+    return (x << (short << uint32(4))) | (uint32(words[position]) & (uint32(0) - short)), position + uint64(short)
+
+
+@njit(inline="always")
+def _ends(words, position, states):  # type: ignore[no-untyped-def]
+    """Whether a stream ended as every encoder's does."""
+    if position != words.size:
+        return False
+    for lane in range(LANES):
+        if states[lane] != _FLOOR:
+            return False
+    return True
 
 
 @njit(cache=True, nogil=True)
-def decode_words(words, table, index, out, states):  # type: ignore[no-untyped-def]
-    """Decode out.size symbols into out uint8 [n]; True when the stream ends as every encoder's does.
+def decode_words(words, table, meaning, out, states):  # type: ignore[no-untyped-def]
+    """Decode out.size symbols, each through `meaning`, into out [n]; True when the stream ends as it should.
 
-    words: uint16 [w]; table: uint32 [T · 4096], slots of T tables; index: uint16 [n], each < T, or empty for table 0;
+    words: uint16 [w]; table: uint32 [4096] slots; meaning: [256] of out's dtype, what to write for each symbol;
     states: uint32 [8], changed. No read is out of bounds, whatever the words and states are.
     """
     x0, x1, x2, x3 = states[0], states[1], states[2], states[3]
     x4, x5, x6, x7 = states[4], states[5], states[6], states[7]
-    position, i, n = np.int64(0), np.int64(0), out.size
-    several = index.size > 0
-    safe = words.size - LANES
-    while i + LANES <= n and position <= safe:
-        if several:
-            e0 = table[(uint32(index[i]) << _SHIFT) + (x0 & _MASK)]
-            e1 = table[(uint32(index[i + 1]) << _SHIFT) + (x1 & _MASK)]
-            e2 = table[(uint32(index[i + 2]) << _SHIFT) + (x2 & _MASK)]
-            e3 = table[(uint32(index[i + 3]) << _SHIFT) + (x3 & _MASK)]
-            e4 = table[(uint32(index[i + 4]) << _SHIFT) + (x4 & _MASK)]
-            e5 = table[(uint32(index[i + 5]) << _SHIFT) + (x5 & _MASK)]
-            e6 = table[(uint32(index[i + 6]) << _SHIFT) + (x6 & _MASK)]
-            e7 = table[(uint32(index[i + 7]) << _SHIFT) + (x7 & _MASK)]
-        else:
-            e0, e1, e2, e3 = table[x0 & _MASK], table[x1 & _MASK], table[x2 & _MASK], table[x3 & _MASK]
-            e4, e5, e6, e7 = table[x4 & _MASK], table[x5 & _MASK], table[x6 & _MASK], table[x7 & _MASK]
-        out[i], out[i + 1], out[i + 2], out[i + 3] = e0 >> _TOP, e1 >> _TOP, e2 >> _TOP, e3 >> _TOP
-        out[i + 4], out[i + 5], out[i + 6], out[i + 7] = e4 >> _TOP, e5 >> _TOP, e6 >> _TOP, e7 >> _TOP
+    # unsigned, or every access would first ask whether its index counts from the end
+    position, i = uint64(0), uint64(0)
+    last, safe = uint64(max(out.size - LANES + 1, 0)), uint64(max(words.size - LANES + 1, 0))
+    while i < last and position < safe:
+        e0, e1, e2, e3 = table[x0 & _MASK], table[x1 & _MASK], table[x2 & _MASK], table[x3 & _MASK]
+        e4, e5, e6, e7 = table[x4 & _MASK], table[x5 & _MASK], table[x6 & _MASK], table[x7 & _MASK]
+        out[i], out[i + uint64(1)] = meaning[e0 >> _TOP], meaning[e1 >> _TOP]
+        out[i + uint64(2)], out[i + uint64(3)] = meaning[e2 >> _TOP], meaning[e3 >> _TOP]
+        out[i + uint64(4)], out[i + uint64(5)] = meaning[e4 >> _TOP], meaning[e5 >> _TOP]
+        out[i + uint64(6)], out[i + uint64(7)] = meaning[e6 >> _TOP], meaning[e7 >> _TOP]
         x0, position = _refill(_step(x0, e0), words, position)
         x1, position = _refill(_step(x1, e1), words, position)
         x2, position = _refill(_step(x2, e2), words, position)
@@ -148,13 +203,42 @@ def decode_words(words, table, index, out, states):  # type: ignore[no-untyped-d
         x5, position = _refill(_step(x5, e5), words, position)
         x6, position = _refill(_step(x6, e6), words, position)
         x7, position = _refill(_step(x7, e7), words, position)
-        i += LANES
+        i += uint64(LANES)
     states[0], states[1], states[2], states[3] = x0, x1, x2, x3
     states[4], states[5], states[6], states[7] = x4, x5, x6, x7
-    position = _tail(words, position, table, index, out, i, states)
-    if position != words.size:
-        return False
-    for lane in range(LANES):
-        if states[lane] != _FLOOR:
-            return False
-    return True
+    end = _tail(words, np.int64(position), table, np.empty(0, np.uint16), meaning, out, np.int64(i), states)
+    return _ends(words, end, states)
+
+
+@njit(cache=True, nogil=True)
+def decode_words_indexed(words, table, index, out, states):  # type: ignore[no-untyped-def]
+    """The same with a table for each symbol: table uint32 [T · 4096], index uint16 [n], each < T; out uint8 [n]."""
+    x0, x1, x2, x3 = states[0], states[1], states[2], states[3]
+    x4, x5, x6, x7 = states[4], states[5], states[6], states[7]
+    # unsigned, or every access would first ask whether its index counts from the end
+    position, i = uint64(0), uint64(0)
+    last, safe = uint64(max(out.size - LANES + 1, 0)), uint64(max(words.size - LANES + 1, 0))
+    while i < last and position < safe:
+        e0 = table[(uint32(index[i]) << _SHIFT) + (x0 & _MASK)]
+        e1 = table[(uint32(index[i + uint64(1)]) << _SHIFT) + (x1 & _MASK)]
+        e2 = table[(uint32(index[i + uint64(2)]) << _SHIFT) + (x2 & _MASK)]
+        e3 = table[(uint32(index[i + uint64(3)]) << _SHIFT) + (x3 & _MASK)]
+        e4 = table[(uint32(index[i + uint64(4)]) << _SHIFT) + (x4 & _MASK)]
+        e5 = table[(uint32(index[i + uint64(5)]) << _SHIFT) + (x5 & _MASK)]
+        e6 = table[(uint32(index[i + uint64(6)]) << _SHIFT) + (x6 & _MASK)]
+        e7 = table[(uint32(index[i + uint64(7)]) << _SHIFT) + (x7 & _MASK)]
+        out[i], out[i + uint64(1)], out[i + uint64(2)], out[i + uint64(3)] = e0 >> _TOP, e1 >> _TOP, e2 >> _TOP, e3 >> _TOP
+        out[i + uint64(4)], out[i + uint64(5)], out[i + uint64(6)], out[i + uint64(7)] = e4 >> _TOP, e5 >> _TOP, e6 >> _TOP, e7 >> _TOP
+        x0, position = _refill(_step(x0, e0), words, position)
+        x1, position = _refill(_step(x1, e1), words, position)
+        x2, position = _refill(_step(x2, e2), words, position)
+        x3, position = _refill(_step(x3, e3), words, position)
+        x4, position = _refill(_step(x4, e4), words, position)
+        x5, position = _refill(_step(x5, e5), words, position)
+        x6, position = _refill(_step(x6, e6), words, position)
+        x7, position = _refill(_step(x7, e7), words, position)
+        i += uint64(LANES)
+    states[0], states[1], states[2], states[3] = x0, x1, x2, x3
+    states[4], states[5], states[6], states[7] = x4, x5, x6, x7
+    end = _tail(words, np.int64(position), table, index, IDENTITY, out, np.int64(i), states)
+    return _ends(words, end, states)

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from corecompress.coding.rans import PRECISION, SLOTS, slot_table
+from corecompress.coding.rans import PRECISION, SLOTS, encoding_table, slot_table
 from corecompress.errors import CorruptData
 
 MAX_SLOTS = 256
@@ -60,6 +60,14 @@ class Tables:
             slot_table(self.cdf[t], int(length), table[t])
         return table.reshape(-1)
 
+    @cached_property
+    def encoding(self) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+        """What the encoder looks up, see `encoding_table`."""
+        rows = len(self.length)
+        reciprocal, packed = np.zeros(rows * MAX_SLOTS, np.uint64), np.zeros(rows * MAX_SLOTS, np.uint32)
+        encoding_table(self.cdf, reciprocal, packed)
+        return reciprocal, packed
+
     def bits(self, slots: NDArray[Any], index: NDArray[Any] | None = None) -> float:
         """Ideal code length in bits of slots [n] (symbol − offset, or length − 1 for an escape), without escape values."""
         rows = np.zeros(slots.size, np.int64) if index is None else index.astype(np.int64)
@@ -83,7 +91,8 @@ class Tables:
         count, at = get_varint(data, 0)
         if not 0 < count <= min(len(data), 1 << 16):
             raise CorruptData("a table count is impossible")
-        offsets, rows = [], []
+        offsets: list[int] = []
+        rows: list[NDArray[np.int64]] = []
         for _ in range(count):
             code, at = get_varint(data, at)
             offsets.append(_unzigzag(code))
@@ -110,10 +119,10 @@ def quantize(counts, needed):  # type: ignore[no-untyped-def]
     for s in range(n):
         if total > 0:
             # in two steps, so that counts up to 2^50 do not overflow
-            frequency[s] = counts[s] * 4096 // total if counts[s] < 1 << 50 else counts[s] // (total // 4096 + 1)
+            frequency[s] = counts[s] * SLOTS // total if counts[s] < 1 << 50 else counts[s] // (total // SLOTS + 1)
         if needed[s] and frequency[s] == 0:
             frequency[s] = 1
-    excess = frequency.sum() - 4096
+    excess = frequency.sum() - SLOTS
     while excess != 0:
         best = -1
         for s in range(n):
@@ -150,33 +159,77 @@ def code_lengths() -> NDArray[np.int64]:
 
 def put_frequencies(out: bytearray, frequencies: NDArray[np.int64]) -> None:
     """Append 1 … 256 frequencies as varints, runs of zeros as a zero and their number."""
-    values = frequencies.tolist()
-    put_varint(out, len(values) - 1)
-    at = 0
-    while at < len(values):
-        put_varint(out, values[at])
-        if values[at] == 0:
-            run = next((k for k, value in enumerate(values[at:]) if value), len(values) - at)
-            put_varint(out, run - 1)
-            at += run - 1
-        at += 1
+    put_varint(out, frequencies.size - 1)
+    buffer = np.empty(2 * frequencies.size, np.uint8)
+    out += buffer[: _write_row(frequencies, buffer)].tobytes()
 
 
-def get_frequencies(data: bytes, at: int) -> tuple[list[int], int]:
+def get_frequencies(data: bytes, at: int) -> tuple[NDArray[np.int64], int]:
     """Read what `put_frequencies` wrote at `at`: (frequencies, position behind). Raises CorruptData."""
     last, at = get_varint(data, at)
-    values: list[int] = []
-    while len(values) <= last < MAX_SLOTS:
-        value, at = get_varint(data, at)
-        run = 0
+    if last >= MAX_SLOTS:
+        raise CorruptData("a frequency table is too long")
+    frequencies = np.zeros(last + 1, np.int64)
+    at = _read_row(np.frombuffer(data, np.uint8), at, frequencies)
+    if at < 0:
+        raise CorruptData("a frequency table is damaged")
+    return frequencies, at
+
+
+@njit(cache=True, nogil=True)
+def _write_row(frequencies, out):  # type: ignore[no-untyped-def]
+    at, s = 0, 0
+    while s < frequencies.size:
+        value = frequencies[s]
         if value == 0:
-            run, at = get_varint(data, at)
-        if run >= MAX_SLOTS or (values and not value and not values[-1]):
-            raise CorruptData("a frequency table is damaged")
-        values += [value] * (run + 1)
-    if len(values) != last + 1 or sum(values) != SLOTS:
-        raise CorruptData("a frequency table does not sum to 4096")
-    return values, at
+            run = 1
+            while s + run < frequencies.size and frequencies[s + run] == 0:
+                run += 1
+            out[at] = 0
+            at += 1
+            s += run - 1
+            value = run - 1
+        if value > 127:
+            out[at] = value & 127 | 128
+            at += 1
+            value >>= 7
+        out[at] = value
+        at += 1
+        s += 1
+    return at
+
+
+@njit(cache=True, nogil=True)
+def _read_short(data, at):  # type: ignore[no-untyped-def]
+    """(value, position behind) of a varint of one or two bytes in its shortest form; position −1 for anything else."""
+    if at >= data.size:
+        return np.int64(0), -1
+    value = np.int64(data[at])
+    if value < 128:
+        return value, at + 1
+    if at + 1 >= data.size or data[at + 1] == 0 or data[at + 1] > 127:
+        return np.int64(0), -1
+    return (value & 127) | (np.int64(data[at + 1]) << 7), at + 2
+
+
+@njit(cache=True, nogil=True)
+def _read_row(data, at, frequencies):  # type: ignore[no-untyped-def]
+    """Fill frequencies int64 [n]; the position behind them, −1 unless they stand there in their only valid form."""
+    s, total, after_zeros = 0, 0, False
+    while s < frequencies.size:
+        value, at = _read_short(data, at)
+        if at < 0 or (after_zeros and value == 0):
+            return -1
+        after_zeros = value == 0
+        if after_zeros:
+            run, at = _read_short(data, at)
+            if at < 0 or s + run >= frequencies.size:
+                return -1
+            s += run
+        frequencies[s] = value
+        total += value
+        s += 1
+    return at if total == SLOTS else -1
 
 
 def _trim(row: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:

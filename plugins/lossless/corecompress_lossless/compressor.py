@@ -1,6 +1,6 @@
 """The compressor `lossless`.
 
-A payload is a stream of chunks (see corecompress.coding): for each 2^17 elements one block a byte plane, every block
+A payload is a stream of chunks (see corecompress.coding): for each 512 KB one block a byte plane, every block
 constant, stored or rANS-coded with a table of its own, whichever is smallest. A tensor that would not get smaller is
 stored: one byte 0, then its bytes; otherwise the first byte is 1.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from corecompress.coding import decode_block, encode_block, join_chunks, map_chunks, split_chunks
+from corecompress.coding import Part, decode_block, encode_block, join_chunks, map_chunks, split_chunks, stored_bytes
 from corecompress.components import BITS, Tensor, TensorCompressor, TensorInfo, option
 from corecompress.errors import CorruptData
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from corecompress_lossless.planes import MERGE, SPLIT, WORD
 
 STORED, PLANES = b"\0", b"\1"
-CHUNK = 1 << 17
-"""Elements of a chunk: small enough for the planes to stay in cache and the tables to follow the weights."""
+CHUNK = 1 << 19
+"""Bytes of a chunk: small enough for its planes to stay in cache and its tables to follow the weights."""
 
 ROTATED = frozenset({"F16", "BF16", "F32", "F64", "C64"})
 
@@ -49,21 +49,20 @@ class Lossless(TensorCompressor):
         """The dense bytes read and decoded, the payload once in pieces and once joined, planes of a chunk."""
         return 4 * info.nbytes + (8 << 20)
 
-    def encode(self, tensor: Tensor) -> bytes:
+    def encode(self, tensor: Tensor) -> NDArray[np.uint8]:
         width, rotate = _layout(tensor.info)
-        data = tensor.data
+        data, pieces = tensor.data, []
+        for start in range(0, data.size, CHUNK):
+            planes = _split(data[start : start + CHUNK], width, rotate)
+            pieces += [self._block(plane, number == width - 1) for number, plane in enumerate(planes)]
+        coded = join_chunks(pieces, before=PLANES)
+        if coded.size <= data.size:
+            return coded
+        return np.concatenate([np.frombuffer(STORED, np.uint8), data])
 
-        def work(start: int) -> list[bytes]:
-            planes = _split(data[start : start + CHUNK * width], width, rotate)
-            return [self._block(plane, number == width - 1) for number, plane in enumerate(planes)]
-
-        pieces = [piece for chunk in map(work, range(0, data.size, CHUNK * width)) for piece in chunk]
-        coded = PLANES + join_chunks(pieces)
-        return coded if len(coded) <= data.size else STORED + data.tobytes()
-
-    def _block(self, plane: NDArray[np.uint8], is_top: bool) -> bytes:
-        if self.options.level == 1 and not is_top:
-            return encode_block(plane[:1]) if (plane == plane[0]).all() else b"\1" + plane.tobytes()
+    def _block(self, plane: NDArray[np.uint8], is_top: bool) -> list[Part]:
+        if self.options.level == 1 and not is_top and (plane[:64] != plane[0]).any():
+            return [b"\1", plane]
         return encode_block(plane)
 
     def decode(self, payload: memoryview, info: TensorInfo, threads: int = 1) -> NDArray[np.uint8]:
@@ -75,18 +74,16 @@ class Lossless(TensorCompressor):
         if mode != PLANES:
             raise CorruptData("a payload is neither stored nor planes")
         width, rotate = _layout(info)
-        starts = range(0, out.size, CHUNK * width)
+        starts = range(0, out.size, CHUNK)
         pieces = split_chunks(body, width * len(starts))
 
         def work(number: int) -> None:
             start = starts[number]
-            target = out[start : start + CHUNK * width]
-            planes = np.empty((width, target.size // width), np.uint8)
-            for plane, piece in zip(planes, pieces[number * width : (number + 1) * width], strict=True):
-                decode_block(piece, plane)
-            _merge(planes, rotate, target)
+            target = out[start : start + CHUNK]
+            mine = pieces[number * width : (number + 1) * width]
+            _merge([_plane(piece, target.size // width) for piece in mine], rotate, target)
 
-        map_chunks(work, list(range(len(starts))), threads)
+        map_chunks(work, range(len(starts)), threads)
         return out
 
 
@@ -105,8 +102,19 @@ def _split(data: NDArray[np.uint8], width: int, rotate: bool) -> NDArray[np.uint
     return planes
 
 
-def _merge(planes: NDArray[np.uint8], rotate: bool, out: NDArray[np.uint8]) -> None:
+def _plane(piece: memoryview, n: int) -> NDArray[np.uint8]:
+    """A plane uint8 [n]; of a stored one the payload's own bytes."""
+    plane = stored_bytes(piece)
+    if plane is None:
+        plane = np.empty(n, np.uint8)
+        decode_block(piece, plane)
+    elif plane.size != n:
+        raise CorruptData("a stored plane has another length than its tensor")
+    return plane
+
+
+def _merge(planes: list[NDArray[np.uint8]], rotate: bool, out: NDArray[np.uint8]) -> None:
     if len(planes) == 1:
         out[:] = planes[0]
     else:
-        MERGE[len(planes)](planes, rotate, out.view(WORD[len(planes)]))
+        MERGE[len(planes)](*planes, rotate, out.view(WORD[len(planes)]))

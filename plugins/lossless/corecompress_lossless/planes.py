@@ -23,15 +23,15 @@ def split16(words, rotate, planes):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def merge16(planes, rotate, words):  # type: ignore[no-untyped-def]
+def merge16(p0, p1, rotate, words):  # type: ignore[no-untyped-def]
     """What split16 undid."""
     if rotate:
         for i in range(words.size):
-            w = uint16(uint16(planes[0, i]) | uint16(uint16(planes[1, i]) << uint16(8)))
+            w = uint16(uint16(p0[i]) | uint16(uint16(p1[i]) << uint16(8)))
             words[i] = uint16((w >> uint16(1)) | uint16(w << uint16(15)))
     else:
         for i in range(words.size):
-            words[i] = uint16(planes[0, i]) | uint16(uint16(planes[1, i]) << uint16(8))
+            words[i] = uint16(p0[i]) | uint16(uint16(p1[i]) << uint16(8))
 
 
 @njit(cache=True, nogil=True)
@@ -48,11 +48,11 @@ def split32(words, rotate, planes):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def merge32(planes, rotate, words):  # type: ignore[no-untyped-def]
+def merge32(p0, p1, p2, p3, rotate, words):  # type: ignore[no-untyped-def]
     """What split32 undid."""
     for i in range(words.size):
-        low = uint32(planes[0, i]) | (uint32(planes[1, i]) << uint32(8))
-        high = uint32(planes[2, i]) | (uint32(planes[3, i]) << uint32(8))
+        low = uint32(p0[i]) | (uint32(p1[i]) << uint32(8))
+        high = uint32(p2[i]) | (uint32(p3[i]) << uint32(8))
         if rotate:
             high = (high >> uint32(1)) | ((high & uint32(1)) << uint32(15))
         words[i] = low | (high << uint32(16))
@@ -72,17 +72,14 @@ def split64(words, rotate, planes):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def merge64(planes, rotate, words):  # type: ignore[no-untyped-def]
+def merge64(p0, p1, p2, p3, p4, p5, p6, p7, rotate, words):  # type: ignore[no-untyped-def]
     """What split64 undid."""
     for i in range(words.size):
-        w = uint64(0)
-        for k in range(8):
-            w |= uint64(planes[k, i]) << uint64(8 * k)
+        low = uint64(p0[i]) | (uint64(p1[i]) << uint64(8)) | (uint64(p2[i]) << uint64(16)) | (uint64(p3[i]) << uint64(24))
+        top = uint64(p6[i]) | (uint64(p7[i]) << uint64(8))
         if rotate:
-            top = w >> uint64(48)
             top = (top >> uint64(1)) | ((top & uint64(1)) << uint64(15))
-            w = (w & uint64(0xFFFFFFFFFFFF)) | (top << uint64(48))
-        words[i] = w
+        words[i] = low | (uint64(p4[i]) << uint64(32)) | (uint64(p5[i]) << uint64(40)) | (top << uint64(48))
 
 
 SPLIT = {2: split16, 4: split32, 8: split64}

@@ -1,0 +1,100 @@
+"""The tensors of a compressed folder as transformers wants them: by their original names, decoded on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from typing import Any
+
+import torch
+
+from corecompress.artifact import NUMBER_BYTES, Artifact, Record
+from corecompress.errors import CorecompressError, CorruptArtifact
+
+DTYPES = {
+    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "C64": "complex64", "BOOL": "bool"},
+    **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8"},
+    **{"U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8"},
+    **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu"},
+    **{"F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz", "F4": "float4_e2m1fn_x2"},
+}
+"""safetensors' dtypes -> names in torch (F4 packs two values into an element there)."""
+
+WORKERS = 4
+"""Threads in which transformers asks for tensors, at most."""
+
+
+class LazyTensor:
+    """Stands for a tensor as safetensors' slices do: shape and dtype at once, the values when it is indexed."""
+
+    def __init__(self, artifact: Artifact, record: Record, threads: int):
+        self.record, self.is_read = record, False
+        self._artifact, self._threads = artifact, threads
+
+    def get_shape(self) -> list[int]:
+        return list(self.record.shape)
+
+    def get_dtype(self) -> str:
+        return self.record.dtype
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """Decode it. Raises CorruptArtifact, which names the tensor, when its bytes are damaged."""
+        tensor = self._artifact.read(self.record.name, self._threads)
+        if tensor.info != self.record.info:  # its stored number was changed into another's
+            raise _damaged(self._artifact, self.record)
+        self.is_read = True
+        return to_torch(tensor.data, self.record)[index]
+
+
+def lazy_tensors(artifact: Artifact) -> dict[str, Any]:
+    """Every tensor of the manifest. Raises CorecompressError where one is missing, or a plugin to decode it."""
+    assert artifact.headers is not None  # read and compared here and not in a worker thread; so are the decoders
+    assert artifact.decoders is not None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // WORKERS)
+    return {record.name: LazyTensor(artifact, record, threads) for record in artifact.manifest.tensors}
+
+
+def to_torch(data: Any, record: Record) -> torch.Tensor:
+    """Dense bytes, uint8 [n], as a tensor that shares their memory."""
+    dtype = getattr(torch, DTYPES.get(record.dtype, ""), None)
+    if dtype is None:
+        raise CorecompressError(
+            f"tensor '{record.name}' has dtype {record.dtype}, which torch {torch.__version__} lacks; "
+            "pip install --upgrade torch"
+        )
+    if not data.flags.writeable:  # a codec that returns its input, say
+        data = data.copy()
+    shape = list(record.shape)
+    if record.dtype == "F4":
+        shape[-1] //= 2
+    return torch.from_numpy(data).view(dtype).reshape(shape)
+
+
+def check_files(artifact: Artifact) -> None:
+    """Compare the files beside the payloads with the manifest; those that were never fetched are no matter.
+
+    Raises CorruptArtifact that names the first that differs; a README.md may, with a warning.
+    """
+    for name in artifact.damaged_files(may_be_absent=True):
+        if name == "README.md":
+            warnings.warn(f"{artifact.folder / name}: is not as it was written", stacklevel=2)
+        else:
+            raise CorruptArtifact(
+                f"{artifact.folder / name}: is damaged or was edited; fetch it again (to edit, decompress the folder first)"
+            )
+
+
+def check_unread(artifact: Artifact, tensors: dict[str, LazyTensor]) -> None:
+    """Compare the payloads of tensors that the model had no use for with the manifest, without decoding them."""
+    for number, record in enumerate(artifact.manifest.tensors):
+        if not tensors[record.name].is_read:
+            stored = artifact.payload(record.name)
+            digest = hashlib.sha256(stored[NUMBER_BYTES:]).hexdigest()
+            if stored[:NUMBER_BYTES].tobytes() != number.to_bytes(NUMBER_BYTES, "little") or digest != record.payload_sha256:
+                raise _damaged(artifact, record)
+
+
+def _damaged(artifact: Artifact, record: Record) -> CorruptArtifact:
+    return CorruptArtifact(f"{artifact.folder}: tensor '{record.name}' is damaged; fetch corecompress*.safetensors again")
