@@ -107,7 +107,8 @@ class Job:
     """What a compressor may know of the run that it is part of.
 
     source: the checkpoint as this stage sees it; tensors: those that the recipe routes to this component;
-    data: the component that --data names, or None; scratch: a folder that survives an interruption (--resume).
+    data: the component that --data names, or None; scratch: a folder that survives an interruption (--resume);
+    overhead: bytes that the output holds besides the payloads of `tensors` (files that go along, manifest, headers).
     """
 
     source: Checkpoint
@@ -117,6 +118,7 @@ class Job:
     jobs: int
     scratch: Path
     progress: Progress
+    overhead: int = 0
 
 
 class TensorCompressor(Protocol):
@@ -171,6 +173,9 @@ class Data(Protocol):
     """Samples: restartable, the same for the same seed, streamed, split by document before anything else."""
 
     Options: ClassVar[type[Any]] = NoOptions
+
+    def prepare(self, checkpoint: Checkpoint | None) -> None:
+        """Called before all else, with the checkpoint that the samples are for (its tokenizer, its configuration)."""
 
     def batches(self, seed: int, split: str = "calibration") -> Iterable[Batch]:
         """The batches of one split ("calibration", "training" or "evaluation"); splits share no document."""

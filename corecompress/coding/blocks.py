@@ -4,8 +4,9 @@
     mode 1  stored: the bytes
     mode 2  single: smallest byte, the frequencies of the bytes from there on, eight states, words
     mode 3  paired: two bytes a symbol, for planes where 15 values are nearly all (exponents): twice as fast.
-            varint number of values m, the values, frequencies of the m·m pairs and the escape, varint bytes of
-            escaped pairs, these pairs (and the last byte of an odd block), eight states, words
+            varint number of values m, the values, frequencies of the m·m pairs and the escape, varint length of the
+            escaped pairs, these (varint pairs since the last one, two bytes) and the last byte of an odd block,
+            eight states, words
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def encode_block(plane: NDArray[np.uint8]) -> list[Part]:
     put_varint(head, first)
     put_frequencies(head, frequencies)
     expected = _expected_bytes(row, frequencies) + len(head) + STATE_BYTES
-    if expected >= plane.size - plane.size // 256:  # less than 0.4 % is not worth the decoder's time
+    if expected >= plane.size - plane.size // 100:  # less than 1 % is not worth the decoder's time
         return [bytes([STORED]), plane]
     paired = _encode_paired(plane, counts, expected + expected // 100)
     if paired is not None:
@@ -105,7 +106,7 @@ def _looks_random(plane: NDArray[np.uint8]) -> bool:
     step = plane.size // 4
     for start in range(0, 4 * step, step):
         histogram(plane[start : start + SAMPLE // 4], counts)
-    return _expected_bytes(counts, quantize(counts, counts > 0)) >= SAMPLE - SAMPLE // 256
+    return _expected_bytes(counts, quantize(counts, counts > 0)) >= SAMPLE - SAMPLE // 100
 
 
 def _encode_paired(plane: NDArray[np.uint8], counts: NDArray[np.int64], most: int) -> list[Part] | None:
@@ -116,7 +117,7 @@ def _encode_paired(plane: NDArray[np.uint8], counts: NDArray[np.int64], most: in
         return None
     classes = np.full(256, -1, np.int16)
     classes[values] = np.arange(values.size)
-    pairs, escaped = scratch("pairs", plane.size // 2, np.uint8), scratch("escaped", plane.size + 1, np.uint8)
+    pairs, escaped = scratch("pairs", plane.size // 2, np.uint8), scratch("escaped", 3 * plane.size + 1, np.uint8)
     size = to_pairs(plane, classes, values.size, pairs, escaped)
     pair_counts = np.zeros(256, np.int64)
     histogram(pairs, pair_counts)
@@ -145,16 +146,9 @@ def _decode_paired(body: memoryview, out: NDArray[np.uint8]) -> None:
     meaning[:escape] = (values[:, None] | (values[None, :] << 8)).reshape(-1)
     cdf = np.concatenate([[0], np.cumsum(frequencies)])
     even = out[: out.size & ~1]
-    if frequencies[-1]:
-        pairs = scratch("pairs", even.size // 2, np.uint8)
-        _decode(body[at + size :], cdf, IDENTITY, pairs)
-        if not from_pairs(pairs, meaning, escape, escaped, out):
-            raise CorruptData("a block has more or fewer escaped bytes than it needs")
-        return
-    if size != out.size & 1:
-        raise CorruptData("a block has more or fewer escaped bytes than it needs")
     _decode(body[at + size :], cdf, meaning, even.view("<u2"))
-    out[even.size :] = escaped
+    if not patch_pairs(escaped, out):
+        raise CorruptData("a block's escaped bytes are damaged")
 
 
 def _expected_bytes(counts: NDArray[np.int64], frequencies: NDArray[np.int64]) -> int:
@@ -185,15 +179,22 @@ def _decode(body: memoryview, cdf: NDArray[np.int64], meaning: NDArray[np.generi
 
 @njit(cache=True, nogil=True)
 def to_pairs(plane, classes, count, pairs, escaped):  # type: ignore[no-untyped-def]
-    """Pair symbols uint8 [n // 2] of bytes uint8 [n]; escaped pairs and an odd last byte go to `escaped`; their number."""
-    size = 0
+    """Pair symbols uint8 [n // 2] of bytes uint8 [n]; what the decoder patches goes to `escaped`; its length."""
+    size, last = 0, 0
     for i in range(pairs.size):
         first, second = classes[plane[2 * i]], classes[plane[2 * i + 1]]
         if first < 0 or second < 0:
             pairs[i] = count * count
-            escaped[size] = plane[2 * i]
-            escaped[size + 1] = plane[2 * i + 1]
-            size += 2
+            gap = i - last
+            last = i
+            while gap > 127:
+                escaped[size] = gap & 127 | 128
+                size += 1
+                gap >>= 7
+            escaped[size] = gap
+            escaped[size + 1] = plane[2 * i]
+            escaped[size + 2] = plane[2 * i + 1]
+            size += 3
         else:
             pairs[i] = first * count + second
     if plane.size & 1:
@@ -203,23 +204,28 @@ def to_pairs(plane, classes, count, pairs, escaped):  # type: ignore[no-untyped-
 
 
 @njit(cache=True, nogil=True)
-def from_pairs(pairs, meaning, escape, escaped, out):  # type: ignore[no-untyped-def]
-    """Bytes of pair symbols into out uint8 [n]; False when `escaped` holds more or fewer bytes than are needed."""
-    at = 0
-    for i in range(pairs.size):
-        if pairs[i] == escape:
-            if at + 2 > escaped.size:
+def patch_pairs(escaped, out):  # type: ignore[no-untyped-def]
+    """Put escaped pairs and an odd last byte into out uint8 [n]; False when they do not fit."""
+    at, pair, end = 0, 0, escaped.size - (out.size & 1)
+    if end < 0:
+        return False
+    while at < end:
+        gap, shift = np.int64(0), 0
+        while True:
+            if at >= end or shift > 28:
                 return False
-            out[2 * i] = escaped[at]
-            out[2 * i + 1] = escaped[at + 1]
-            at += 2
-        else:
-            both = meaning[pairs[i]]
-            out[2 * i] = both & 255
-            out[2 * i + 1] = both >> 8
-    if out.size & 1:
-        if at + 1 > escaped.size:
+            byte = np.int64(escaped[at])
+            at += 1
+            gap |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        pair += gap
+        if at + 2 > end or 2 * pair + 1 >= out.size:
             return False
-        out[out.size - 1] = escaped[at]
-        at += 1
-    return at == escaped.size
+        out[2 * pair] = escaped[at]
+        out[2 * pair + 1] = escaped[at + 1]
+        at += 2
+    if out.size & 1:
+        out[out.size - 1] = escaped[end]
+    return True

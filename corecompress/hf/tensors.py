@@ -64,7 +64,7 @@ def to_torch(data: Any, record: Record) -> torch.Tensor:
             f"tensor '{record.name}' has dtype {record.dtype}, which torch {torch.__version__} lacks; "
             "pip install --upgrade torch"
         )
-    if not data.flags.writeable:  # a codec that returns its input, say
+    if not data.flags.writeable or data.ctypes.data % 16:  # a codec that returns (a part of) its input, say
         data = data.copy()
     shape = list(record.shape)
     if record.dtype == "F4":
