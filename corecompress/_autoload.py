@@ -40,9 +40,8 @@ def _is_ready() -> bool:
 
 def _register() -> None:
     try:
-        from corecompress.hf.quantizer import register
+        import corecompress.hf.quantizer  # noqa: F401  (registers; where it is what is just being imported, at its end)
 
-        register()
         if _Finder in sys.meta_path:
             sys.meta_path.remove(_Finder)  # type: ignore[arg-type]
     except Exception as problem:
@@ -58,5 +57,5 @@ def install() -> None:
             _register()
         elif _Finder not in sys.meta_path:
             sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]
-    except Exception:  # noqa: S110  (nothing may break `import torch`)
+    except Exception:
         pass

@@ -1,8 +1,8 @@
 """The Python API: what the command line does, as functions that return what it prints.
 
-    import corecompress
-    corecompress.compress("demo", "small", recipe="lossless")
-    model = corecompress.load("small")
+import corecompress
+corecompress.compress("demo", "small", recipe="lossless")
+model = corecompress.load("small")
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 from corecompress.artifact import Artifact, is_compressed
 from corecompress.components import Data, Progress
 from corecompress.errors import CorecompressError
-from corecompress.pipeline import Settings
-from corecompress.pipeline import run as _run
+from corecompress.pipeline import compress as _compress
 from corecompress.plugins import registry
 from corecompress.progress import Silent
 from corecompress.recipe import Recipe, build, parse, parse_data
+from corecompress.run import Settings
 from corecompress.summary import Plan, Summary, Verified, inspect_folder, make_plan, verify_artifact
 
 
@@ -44,7 +44,7 @@ def compress(
     """
     settings = Settings(seed, jobs, max_memory, force, resume, shard_bytes)
     component = _data(data) if data else None
-    _run(str(source), Path(out), _parsed(recipe), registry(), component, settings, progress or Silent())
+    _compress(str(source), Path(out), _parsed(recipe), registry(), component, settings, progress or Silent())
     return inspect_folder(Path(out))
 
 
@@ -63,7 +63,9 @@ def decompress(
     """
     from corecompress.restore import write_dense
 
-    write_dense(Artifact(folder), Path(out), Settings(jobs=jobs, max_memory=max_memory, force=force), progress or Silent())
+    write_dense(
+        Artifact(folder), Path(out), Settings(jobs=jobs, max_memory=max_memory, force=force), progress or Silent()
+    )
     return inspect_folder(Path(out))
 
 
@@ -82,7 +84,9 @@ def verify(
     return verify_artifact(Path(folder), against, Settings(jobs=jobs), progress or Silent())
 
 
-def plan(source: str | Path, recipe: str | Recipe = "lossless", *, jobs: int | None = None, max_memory: int | None = None) -> Plan:
+def plan(
+    source: str | Path, recipe: str | Recipe = "lossless", *, jobs: int | None = None, max_memory: int | None = None
+) -> Plan:
     """A dry run: which rule takes which tensor, and an estimate of bytes, memory and seconds from samples."""
     return make_plan(str(source), _parsed(recipe), registry(), Settings(jobs=jobs, max_memory=max_memory))
 

@@ -15,16 +15,16 @@ model.safetensors, or a transformers without corecompress would load random weig
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corecompress.checkpoint import MANIFEST, QUANT_METHOD, hash_file
+from corecompress.checkpoint import MANIFEST, QUANT_METHOD
 from corecompress.components import Tensor, TensorCompressor, TensorInfo
 from corecompress.errors import CorecompressError, CorruptArtifact, CorruptData
+from corecompress.hashing import hash_bytes, hash_file
 from corecompress.safetensors_file import Header, Stored, read_header
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Manifest:
             else:
                 lines.append(f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}")
         body = ",\n".join(lines) + "\n}\n"
-        return '{\n "sha256": "' + hashlib.sha256(body.encode()).hexdigest() + '",\n' + body
+        return '{\n "sha256": "' + hash_bytes(body.encode()) + '",\n' + body
 
     @staticmethod
     def from_text(text: str, path: Path) -> Manifest:
@@ -123,7 +123,7 @@ class Manifest:
                     f"{path}: has format {document['format']}, this corecompress reads up to {FORMAT}; "
                     "pip install --upgrade corecompress"
                 )
-            if head != '{\n "sha256": "' + hashlib.sha256(body.encode()).hexdigest() + '"':
+            if head != '{\n "sha256": "' + hash_bytes(body.encode()) + '"':
                 raise ValueError("its own hash does not match")
             del document["sha256"]
             document["components"] = tuple(Used(**used) for used in document["components"])
@@ -197,9 +197,11 @@ class Artifact:
             component: TensorCompressor = build(registry(), "compressor", Spec(used.name, used.options))
         except CorecompressError as problem:
             where = f"pip install {used.distribution}>={used.version}" if used.version != "file" else used.source
-            raise CorecompressError(f"{self.folder}: needs compressor '{used.name}'; mend: {where} ({problem})") from None
+            raise CorecompressError(
+                f"{self.folder}: needs compressor '{used.name}'; mend: {where} ({problem})"
+            ) from None
         state = self._bytes(STATE.format(number)) if STATE.format(number) in self.stored else b""
-        if hashlib.sha256(state).hexdigest() != used.state_sha256:
+        if hash_bytes(state) != used.state_sha256:
             raise CorruptArtifact(f"{self.folder}: the state of compressor '{used.name}' is damaged; fetch it again")
         component.restore(state)
         return component
@@ -232,16 +234,16 @@ class Artifact:
             original = self.read(record.same_as, threads)
             return Tensor(record.info, original.data)
         payload = stored[NUMBER_BYTES:]
-        if len(payload) != record.bytes or hashlib.sha256(payload).hexdigest() != record.payload_sha256:
+        if len(payload) != record.bytes or hash_bytes(payload) != record.payload_sha256:
             raise damaged
         decoder = self.decoders[record.component]
         if decoder is None:
             raise damaged
         try:
-            dense = decoder.decode(memoryview(payload), record.info, threads)
+            dense = decoder.decode(memoryview(payload.data), record.info, threads)
         except CorruptData:
             raise damaged from None
-        if dense.nbytes != record.info.nbytes or hashlib.sha256(dense).hexdigest() != record.sha256:
+        if dense.nbytes != record.info.nbytes or hash_bytes(dense) != record.sha256:
             raise CorruptArtifact(f"{self.folder}: tensor '{record.name}' does not decode to what was recorded")
         return Tensor(record.info, dense)
 
@@ -267,7 +269,7 @@ class Artifact:
 def header_hash(path: Path, data_start: int) -> str:
     """SHA-256 in hex of a safetensors file's first bytes, up to its data."""
     with open(path, "rb") as file:
-        return hashlib.sha256(file.read(data_start)).hexdigest()
+        return hash_bytes(file.read(data_start))
 
 
 def compressed_config(config: dict[str, Any]) -> dict[str, Any]:

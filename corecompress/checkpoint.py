@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,19 @@ MANIFEST = "corecompress.json"
 QUANT_METHOD = "corecompress"
 
 OTHER_WEIGHTS = (
-    *("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.gguf", "*.mlmodel", "*.safetensors"),
+    *(
+        "*.bin",
+        "*.pt",
+        "*.pth",
+        "*.ckpt",
+        "*.h5",
+        "*.msgpack",
+        "*.ot",
+        "*.onnx",
+        "*.gguf",
+        "*.mlmodel",
+        "*.safetensors",
+    ),
     *("*.bin.index.json", "*.safetensors.index.json", "onnx/*", "openvino/*", "coreml/*"),
 )
 """Further copies of the weights, which a smaller checkpoint leaves behind. In sub-folders only those of other
@@ -35,7 +45,8 @@ class Checkpoint:
     """An opened checkpoint; only its config and headers have been read.
 
     name: the hub id or the folder's name; revision: the hub's commit, None for a folder; shards: the weight files'
-    headers in their order; carried, left: relative paths of the other files, those that go along and those that don't.
+    headers in their order; index_metadata: what a sharded one's index says besides; carried, left: relative paths of
+    the other files, those that go along and those that don't.
     """
 
     folder: Path
@@ -43,6 +54,7 @@ class Checkpoint:
     revision: str | None
     config: dict[str, Any]
     shards: tuple[Header, ...]
+    index_metadata: dict[str, Any]
     carried: tuple[str, ...]
     left: tuple[str, ...]
 
@@ -76,7 +88,7 @@ def open_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
     folder, name, commit = _locate(str(source), revision)
     config = _read_config(folder)
     _refuse_compressed(folder, config)
-    shards = _open_shards(folder)
+    shards, index_metadata = _open_shards(folder)
     names = [stored.info.name for shard in shards for stored in shard.tensors]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -84,17 +96,7 @@ def open_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
     if not names:
         raise CorecompressError(f"{folder}: its weight files hold no tensor")
     carried, left = _other_files(folder, {shard.path.name for shard in shards})
-    return Checkpoint(folder, name, commit, config, shards, carried, left)
-
-
-def hash_file(path: Path, progress: Callable[[int], None] = lambda _: None) -> str:
-    """SHA-256 of a file in hex, as sha256sum prints it. `progress` gets the bytes of each block."""
-    digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-            progress(len(block))
-    return digest.hexdigest()
+    return Checkpoint(folder, name, commit, config, shards, index_metadata, carried, left)
 
 
 def _locate(source: str, revision: str | None) -> tuple[Path, str, str | None]:
@@ -121,7 +123,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise CorecompressError(f"{folder}: no config.json in it; give the folder of a Hugging Face checkpoint") from None
+        raise CorecompressError(
+            f"{folder}: no config.json in it; give the folder of a Hugging Face checkpoint"
+        ) from None
     except (ValueError, OSError) as problem:
         raise CorecompressError(f"{path}: can't be read ({problem}); fetch it again") from None
     if not isinstance(config, dict):
@@ -137,15 +141,16 @@ def _refuse_compressed(folder: Path, config: dict[str, Any]) -> None:
         raise CorecompressError(f"{folder}: is quantized by {method}; compress the checkpoint that it was made from")
 
 
-def _open_shards(folder: Path) -> tuple[Header, ...]:
+def _open_shards(folder: Path) -> tuple[tuple[Header, ...], dict[str, Any]]:
     if (folder / SINGLE).exists():
-        return (read_header(folder / SINGLE),)
+        return (read_header(folder / SINGLE),), {}
     index = folder / INDEX
     if not index.exists():
         raise _no_weights(folder)
     try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
-        placed = {str(name): str(file) for name, file in weight_map.items()}
+        document = json.loads(index.read_bytes())
+        placed = {str(name): str(file) for name, file in document["weight_map"].items()}
+        metadata = dict(document.get("metadata") or {})
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as problem:
         raise CorecompressError(f"{index}: can't be read ({problem!r}); fetch it again") from None
     for file in placed.values():
@@ -161,7 +166,7 @@ def _open_shards(folder: Path) -> tuple[Header, ...]:
             f"{index}: says tensor '{wrong}' is in {placed.get(wrong, 'no shard')}, "
             f"but it is in {found.get(wrong, 'none of them')}; save the checkpoint again"
         )
-    return shards
+    return shards, metadata
 
 
 def _no_weights(folder: Path) -> CorecompressError:
@@ -179,7 +184,8 @@ def _no_weights(folder: Path) -> CorecompressError:
 
 
 def _other_files(folder: Path, weights: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    carried, left = [], []
+    carried: list[str] = []
+    left: list[str] = []
     for parent, _, files in os.walk(folder, followlinks=False):
         for file in files:
             path = (Path(parent) / file).relative_to(folder).as_posix()

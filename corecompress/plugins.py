@@ -69,8 +69,8 @@ class Provided:
             return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
         except Exception as problem:
             raise CorecompressError(
-                f"{self.kind} '{self.component.name}' of {self.plugin.distribution} {self.plugin.version} does not load: "
-                f"{_one_line(problem)}; mend: {_mend(problem, self.plugin)}"
+                f"{self.kind} '{self.component.name}' of {self.plugin.distribution} {self.plugin.version} "
+                f"does not load: {_one_line(problem)}; mend: {_mend(problem, self.plugin)}"
             ) from problem
 
 
@@ -111,7 +111,9 @@ class Registry:
         claimants = self._claims.get((kind, name), [])
         if claimants:
             who = " and ".join(f"{p.distribution} {p.version}" for p in claimants)
-            raise CorecompressError(f"{kind} '{name}' is given by {who}; choose with --block-plugin {claimants[0].distribution}")
+            raise CorecompressError(
+                f"{kind} '{name}' is given by {who}; choose with --block-plugin {claimants[0].distribution}"
+            )
         known = self.names(kind)
         text = f"no {kind} is called '{name}'"
         if close := difflib.get_close_matches(name, known, n=1, cutoff=0.5):
@@ -191,7 +193,9 @@ def unknown_choices() -> list[str]:
 
 
 def _installed(choice: Choice) -> Iterable[Plugin]:
-    points = sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda p: (p.dist.name if p.dist else "", p.name))
+    points = sorted(
+        metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda p: (p.dist.name if p.dist else "", p.name)
+    )
     for point in dict.fromkeys(points):  # an editable install can show its metadata twice
         distribution, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
         plugin = Plugin(point.name, distribution, version, f"entry point {point.value}")
@@ -265,7 +269,9 @@ def _usable(plugin: Plugin, kind: Kind, component: object) -> bool:
             "mend: pip install --upgrade corecompress"
         )
     elif ":" not in component.target:
-        plugin.fail(f"{kind} '{component.name}' has target '{component.target}'; mend: write it as package.module:Class")
+        plugin.fail(
+            f"{kind} '{component.name}' has target '{component.target}'; mend: write it as package.module:Class"
+        )
     else:
         return True
     return False

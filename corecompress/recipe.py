@@ -290,7 +290,9 @@ def _from_toml(path: Path) -> Recipe:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
         raise CorecompressError(f"recipe {path}: {problem}") from None
     _only(document, {"stage", "rule", "drop"}, f"recipe {path}")
-    stages = [_use(entry, f"recipe {path}, stage {n}", set()) for n, entry in enumerate(_tables(document, "stage", path), 1)]
+    stages = [
+        _use(entry, f"recipe {path}, stage {n}", set()) for n, entry in enumerate(_tables(document, "stage", path), 1)
+    ]
     rules = []
     for number, entry in enumerate(_tables(document, "rule", path), 1):
         where = f"recipe {path}, rule {number}"

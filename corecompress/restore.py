@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corecompress.artifact import ORIGINAL_CARD, PAYLOAD_INDEX, Artifact, Record
-from corecompress.checkpoint import INDEX, hash_file
+from corecompress.checkpoint import INDEX
 from corecompress.components import Progress, Tensor, TensorCompressor
 from corecompress.engines.local import run_in_order
 from corecompress.errors import CorruptArtifact
-from corecompress.pipeline import CONSTANT_MEMORY, Settings
+from corecompress.hashing import hash_file
+from corecompress.run import Settings
 from corecompress.safetensors_file import header_bytes
+from corecompress.tensor_stage import CONSTANT_MEMORY
 from corecompress.writer import carry_files, workplace
 
 
@@ -33,13 +35,13 @@ def write_dense(artifact: Artifact, target: Path, settings: Settings, progress: 
         raise CorruptArtifact(f"{artifact.folder / name}: is missing or damaged; fetch it again")
     progress.start("decompressing", sum(record.info.nbytes for record in artifact.manifest.tensors))
     with workplace(target, force=settings.force, resume=False, source=artifact.folder) as partial:
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         for number, shard in enumerate(artifact.manifest.source["shards"]):
             records = [record for record in artifact.manifest.tensors if record.shard == number]
             _write_shard(artifact, records, partial / shard["file"], shard, settings, progress)
             weight_map |= {record.name: shard["file"] for record in records}
         if len(artifact.manifest.source["shards"]) > 1:
-            index = {"metadata": {"total_size": sum(r.info.nbytes for r in artifact.manifest.tensors)}, "weight_map": weight_map}
+            index = {"metadata": artifact.manifest.source["index_metadata"], "weight_map": weight_map}
             (partial / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         ours = {"README.md", "config.json", PAYLOAD_INDEX}
         names = {f.name: f.name for f in artifact.manifest.files if f.name not in ours}
@@ -51,7 +53,12 @@ def write_dense(artifact: Artifact, target: Path, settings: Settings, progress: 
 
 
 def _write_shard(
-    artifact: Artifact, records: list[Record], path: Path, shard: dict[str, object], settings: Settings, progress: Progress
+    artifact: Artifact,
+    records: list[Record],
+    path: Path,
+    shard: dict[str, object],
+    settings: Settings,
+    progress: Progress,
 ) -> None:
     tasks = [_Decoding(record, _memory(artifact, record)) for record in records]
     budget = max((task.memory for task in tasks), default=0) * 2
@@ -66,12 +73,14 @@ def _write_shard(
     with open(path, "wb") as file:
         file.write(header_bytes([record.info for record in records], metadata))
         for task, tensor in run_in_order(work, tasks, lambda task: task.memory, settings.threads, budget):
-            file.write(tensor.data)
+            file.write(tensor.data.data)
             progress.advance(task.record.info.nbytes)
     exact = all(getattr(artifact.decoders[record.component], "exact", False) for record in records)
     same_header = path.stat().st_size == shard["bytes"]
     if exact and same_header and not artifact.manifest.dropped and hash_file(path) != shard["sha256"]:
-        progress.note(f"{path.name}: every tensor is as it was, but the header is written otherwise than in the original")
+        progress.note(
+            f"{path.name}: every tensor is as it was, but the header is written otherwise than in the original"
+        )
 
 
 def _memory(artifact: Artifact, record: Record) -> int:

@@ -39,11 +39,6 @@ class Resolved:
     model_stages: tuple[Stage, ...]
     rules: tuple[tuple[Rule, Stage], ...]
 
-    @property
-    def is_coded(self) -> bool:
-        """Whether tensors are coded, or only other checkpoints made."""
-        return bool(self.rules)
-
 
 @dataclass(frozen=True)
 class Routing:
@@ -65,12 +60,16 @@ def resolve(recipe: Recipe, registry: Registry) -> Resolved:
     tensor = stages[len(model) :]
     for stage in tensor:
         if stage.scope == "model":
-            raise CorecompressError(f"recipe '{recipe}': {stage.spec.name} makes a model, so it comes before all that codes tensors")
+            raise CorecompressError(
+                f"recipe '{recipe}': {stage.spec.name} makes a model, so it comes before all that codes tensors"
+            )
     rules = [(Rule(("*",), stage.spec), stage) for stage in tensor]
     for rule in recipe.rules:
         stage = _stage(registry, rule.use)
         if stage.scope == "model":
-            raise CorecompressError(f"recipe '{recipe}': {rule.use.name} makes a model; write it as a [[stage]], not as a [[rule]]")
+            raise CorecompressError(
+                f"recipe '{recipe}': {rule.use.name} makes a model; write it as a [[stage]], not as a [[rule]]"
+            )
         rules.append((rule, stage))
     return Resolved(recipe, tuple(model), tuple(rules))
 
@@ -85,7 +84,9 @@ def route(resolved: Resolved, infos: Sequence[TensorInfo], registry: Registry) -
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             close = difflib.get_close_matches(pattern.strip("*"), names, n=1, cutoff=0.3)
             hint = f"; the nearest tensor is '{close[0]}'" if close else ""
-            raise CorecompressError(f"recipe: pattern '{pattern}' matches no tensor{hint} (`corecompress inspect` lists them)")
+            raise CorecompressError(
+                f"recipe: pattern '{pattern}' matches no tensor{hint} (`corecompress inspect` lists them)"
+            )
     dropped = tuple(name for name in names if _matches(name, resolved.recipe.drop))
     rules, stages = [rule for rule, _ in resolved.rules], [stage for _, stage in resolved.rules]
     number_of: dict[str, int] = {}
@@ -113,6 +114,11 @@ def _stage(registry: Registry, spec: Spec) -> Stage:
     target = provided.load()
     options = build_options(provided, target, spec)
     component: TensorCompressor | ModelCompressor = target(options)
+    protocol = {"tensor": TensorCompressor, "model": ModelCompressor}.get(getattr(component, "scope", ""))
+    needed = [n for n in vars(protocol) if not n.startswith("_")] if protocol else ["scope"]
+    if missing := [name for name in needed if not hasattr(component, name)]:
+        who = f"{provided.plugin.distribution} {provided.plugin.version}"
+        raise CorecompressError(f"compressor '{spec.name}' of {who} lacks {', '.join(missing)}; tell its author")
     return Stage(provided, spec, component, options)
 
 

@@ -51,13 +51,15 @@ def read_range(path: Path, start: int, length: int) -> np.ndarray[Any, np.dtype[
     import numpy as np
 
     buffer = np.empty(length, np.uint8)
-    view, got = memoryview(buffer), 0
+    view, got = memoryview(buffer.data), 0
     with open(path, "rb", buffering=0) as file:
         file.seek(start)
         while got < length:
             n = file.readinto(view[got:])
             if not n:
-                raise CorecompressError(f"{path}: ends at byte {start + got}, {length - got} bytes too early; fetch it again")
+                raise CorecompressError(
+                    f"{path}: ends at byte {start + got}, {length - got} bytes too early; fetch it again"
+                )
             got += n
     return buffer
 
@@ -79,13 +81,17 @@ def read_header(path: Path) -> Header:
         metadata = entries.pop("__metadata__", {})
         if not all(isinstance(key, str) and isinstance(value, str) for key, value in metadata.items()):
             raise ValueError("its metadata is not text")
-        placed = sorted(((_place(name, entry), name) for name, entry in entries.items()), key=lambda p: (p[0][1], p[0][2]))
+        placed = sorted(
+            ((_place(name, entry), name) for name, entry in entries.items()), key=lambda p: (p[0][1], p[0][2])
+        )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
         raise bad(f"its header can't be read ({problem})") from None
     tensors, position = [], 0
     for (info, start, end), name in placed:
         if start != position or end - start != (info.size * BITS[info.dtype] + 7) // 8:
-            what = "overlaps the one before it" if start < position else "leaves a gap or has another size than its shape"
+            what = (
+                "overlaps the one before it" if start < position else "leaves a gap or has another size than its shape"
+            )
             raise bad(f"tensor '{name}' {what}")
         tensors.append(Stored(info, path, 8 + length + start))
         position = end
@@ -100,7 +106,11 @@ def header_bytes(infos: Iterable[TensorInfo], metadata: dict[str, str], room: in
     position = 0
     for info in infos:
         nbytes = (info.size * BITS[info.dtype] + 7) // 8
-        entries[info.name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [position, position + nbytes]}
+        entries[info.name] = {
+            "dtype": info.dtype,
+            "shape": list(info.shape),
+            "data_offsets": [position, position + nbytes],
+        }
         position += nbytes
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     length = max(-(-len(text) // 8) * 8, room - 8)

@@ -13,16 +13,17 @@ from corecompress.checkpoint import Checkpoint, open_checkpoint
 from corecompress.components import Progress, Tensor, TensorInfo
 from corecompress.engines.local import run_in_order
 from corecompress.errors import CorecompressError, CorruptArtifact
-from corecompress.pipeline import CONSTANT_MEMORY, Settings, memory_budget
 from corecompress.plugins import Registry
 from corecompress.recipe import Recipe
 from corecompress.routing import Stage, resolve, route
-from corecompress.safetensors_file import Stored
+from corecompress.run import Settings
+from corecompress.safetensors_file import Stored, read_range
+from corecompress.tensor_stage import CONSTANT_MEMORY, memory_budget
 
 if TYPE_CHECKING:
     import numpy as np
 
-SAMPLE_BYTES = 1 << 20
+SAMPLE_BYTES, SLICES = 1 << 20, 8
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,12 @@ def _inspect_compressed(artifact: Artifact) -> Summary:
     manifest = artifact.manifest
     uses = manifest.components
     rows = tuple(
-        Row(r.name, r.dtype, r.shape, r.info.nbytes, r.bytes, uses[r.component].name, r.same_as) for r in manifest.tensors
+        Row(r.name, r.dtype, r.shape, r.info.nbytes, r.bytes, uses[r.component].name, r.same_as)
+        for r in manifest.tensors
     )
-    files = _sizes(artifact.folder, [p.name for p in manifest.payloads] + [f.name for f in manifest.files] + ["corecompress.json"])
+    files = _sizes(
+        artifact.folder, [p.name for p in manifest.payloads] + [f.name for f in manifest.files] + ["corecompress.json"]
+    )
     weights = sum(payload.bytes for payload in manifest.payloads)
     source_weights = sum(shard["bytes"] for shard in manifest.source["shards"])
     ours = {"README.md", "config.json"}
@@ -155,15 +159,14 @@ def make_plan(source: str, recipe: Recipe, registry: Registry, settings: Setting
     resolved = resolve(recipe, registry)
     checkpoint = open_checkpoint(source)
     model_stages = tuple(str(stage.spec) for stage in resolved.model_stages)
-    if not resolved.is_coded:
+    if not resolved.rules:
         return Plan(source, str(recipe), (), (), (), checkpoint.left, 0, checkpoint.nbytes, math.nan, 0, model_stages)
     routing = route(resolved, checkpoint.tensors, registry)
     stored = [s for s in checkpoint.stored() if s.info.name in routing.number_of]
-    stages = {s.info.name: routing.stage_of(s.info.name) for s in stored}
-    budget = memory_budget(stages, [s.info for s in stored], settings)
+    budget = memory_budget(routing, [s.info for s in stored], settings)
     rows, seconds = [], 0.0
     for item in stored:
-        stage = stages[item.info.name]
+        stage = routing.stage_of(item.info.name)
         size, spent = _estimate(item, stage)
         seconds += spent
         rows.append(Row(item.info.name, item.info.dtype, item.info.shape, item.info.nbytes, size, stage.spec.name))
@@ -188,19 +191,30 @@ def make_plan(source: str, recipe: Recipe, registry: Registry, settings: Setting
 
 
 def _estimate(item: Stored, stage: Stage) -> tuple[int, float]:
-    """(bytes, seconds of coding and checking) of a tensor, extrapolated from its leading rows."""
+    """(bytes, seconds of coding and checking) of a tensor, extrapolated from rows out of all its parts."""
     info = item.info
     if not info.nbytes:
         return 0, 0.0
-    per_row = info.nbytes // info.shape[0] if info.shape else info.nbytes
-    rows = max(1, min(info.shape[0], SAMPLE_BYTES // max(per_row, 1))) if info.shape else 1
-    shape = (rows, *info.shape[1:]) if info.shape else ()
-    sample = Stored(TensorInfo(info.name, info.dtype, shape), item.path, item.start).read()
+    sample = _sample(item)
     begun = time.perf_counter()
     payload = stage.component.encode(sample)
     stage.component.decode(memoryview(payload), sample.info)
     share = info.nbytes / sample.info.nbytes
     return round(len(payload) * share), (time.perf_counter() - begun) * share
+
+
+def _sample(item: Stored) -> Tensor:
+    """About SAMPLE_BYTES of a tensor as one with fewer rows: eight slices, since the first rows may be special."""
+    info = item.info
+    if info.nbytes <= SAMPLE_BYTES or info.shape[0] < 2 * SLICES:
+        return item.read()
+    import numpy as np
+
+    per_row = info.nbytes // info.shape[0]
+    rows = max(1, SAMPLE_BYTES // per_row // SLICES)
+    starts = [(info.shape[0] - rows) * k // (SLICES - 1) for k in range(SLICES)]
+    parts = [read_range(item.path, item.start + start * per_row, rows * per_row) for start in starts]
+    return Tensor(TensorInfo(info.name, info.dtype, (rows * SLICES, *info.shape[1:])), np.concatenate(parts))
 
 
 def verify_artifact(folder: Path, against: str | Path | None, settings: Settings, progress: Progress) -> Verified:
@@ -231,13 +245,15 @@ def verify_artifact(folder: Path, against: str | Path | None, settings: Settings
 
     progress.start("verifying", sum(record.info.nbytes for record in records))
     budget = 2 * max(map(cost, records), default=0)
-    for record, (problem, error) in run_in_order(work, records, cost, settings.threads, budget):
-        if problem:
-            problems.append(problem)
+    for record, (found, error) in run_in_order(work, records, cost, settings.threads, budget):
+        if found:
+            problems.append(found)
         elif record.name in originals:
             errors.append((record.name, error))
         progress.advance(record.info.nbytes)
-    return Verified(str(folder), len(artifact.manifest.files) + len(artifact.headers), len(records), tuple(problems), tuple(errors))
+    return Verified(
+        str(folder), len(artifact.manifest.files) + len(artifact.headers), len(records), tuple(problems), tuple(errors)
+    )
 
 
 def _originals(
@@ -250,7 +266,9 @@ def _originals(
     ours = {record.name: record for record in records}
     for name in sorted(theirs.keys() | ours.keys()):
         if name not in ours or name not in theirs:
-            problems.append(f"tensor '{name}': is only in {'the original' if name in theirs else 'the compressed folder'}")
+            problems.append(
+                f"tensor '{name}': is only in {'the original' if name in theirs else 'the compressed folder'}"
+            )
         elif ours[name].info != theirs[name].info:
             problems.append(f"tensor '{name}': has another dtype or shape than the original")
             del theirs[name]
@@ -282,5 +300,3 @@ def as_float64(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float64]] | None:
         return (tensor.data.view("<u2").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     kind = _NUMPY.get(tensor.info.dtype)
     return tensor.data.view(kind).astype(np.float64) if kind else None
-
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,9 +13,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from corecompress.artifact import PAYLOAD_INDEX, STEM, FileRecord, header_hash
-from corecompress.checkpoint import hash_file
 from corecompress.components import TensorInfo
 from corecompress.errors import CorecompressError
+from corecompress.hashing import hash_bytes, hash_file
 from corecompress.journal import NAME as JOURNAL
 from corecompress.journal import Journal, sync
 from corecompress.safetensors_file import header_bytes, read_range
@@ -120,17 +119,17 @@ class PayloadWriter:
         self._replay()
 
     def add(self, key: str, parts: list[Any], entry: dict[str, Any]) -> None:
-        """Append one tensor (its parts, bytes or uint8 arrays, one after the other) and journal it together with `entry`."""
+        """Append one tensor, its parts (bytes or uint8 arrays) one after the other, and journal it with `entry`."""
         nbytes = sum(map(len, parts))
         if not self._files or (self._files[-1] and self._filled() + nbytes > self.limit):
             self._open_next()
-        digest = hashlib.sha256()
         for part in parts:
             self._out.write(part)
-            digest.update(part)
         self._out.flush()
         self._note(key, nbytes)
-        self.journal.add({**entry, "key": key, "file": len(self._files), "bytes": nbytes, "stored_sha256": digest.hexdigest()})
+        self.journal.add(
+            {**entry, "key": key, "file": len(self._files), "bytes": nbytes, "stored_sha256": hash_bytes(*parts)}
+        )
 
     def finish(self) -> list[FileRecord]:
         """Write the headers (and the index of several files) and give the files their names."""
@@ -138,7 +137,8 @@ class PayloadWriter:
             self._open_next()
         self._out.close()
         count = len(self._files)
-        records, weight_map = [], {}
+        records: list[FileRecord] = []
+        weight_map: dict[str, str] = {}
         for number, (infos, start) in enumerate(zip(self._files, self._starts, strict=True), 1):
             name = f"{STEM}.safetensors" if count == 1 else f"{STEM}-{number:05d}-of-{count:05d}.safetensors"
             path = self._path(number)
@@ -150,8 +150,13 @@ class PayloadWriter:
             records.append(FileRecord(name, path.stat().st_size, header_hash(path, start)))
             weight_map |= {info.name: name for info in infos}
         if count > 1:
-            index = {"metadata": {"total_size": sum(i.nbytes for f in self._files for i in f)}, "weight_map": weight_map}
-            (self.folder / PAYLOAD_INDEX).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            index = {
+                "metadata": {"total_size": sum(i.nbytes for f in self._files for i in f)},
+                "weight_map": weight_map,
+            }
+            (self.folder / PAYLOAD_INDEX).write_text(
+                json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
         return records
 
     def _path(self, number: int) -> Path:
@@ -196,7 +201,7 @@ class PayloadWriter:
             there = read_range(path, self._starts[-1] + self._filled(), entry["bytes"])
         except CorecompressError:
             return False
-        return hashlib.sha256(there).hexdigest() == entry["stored_sha256"]
+        return bool(hash_bytes(there) == entry["stored_sha256"])
 
 
 def carry_files(folder: Path, names: dict[str, str], target: Path) -> list[FileRecord]:

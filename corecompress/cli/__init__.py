@@ -35,7 +35,9 @@ class Verbs(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             import difflib
 
@@ -51,7 +53,9 @@ class Verbs(click.Group):
 @click.option("--allow-plugin", multiple=True, metavar="NAME", help="Load only these plugins (distributions).")
 @click.option("--block-plugin", multiple=True, metavar="NAME", help="Do not load this plugin (distribution).")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(plugin_file: tuple[str, ...], allow_plugin: tuple[str, ...], block_plugin: tuple[str, ...], debug: bool) -> None:
+def cli(
+    plugin_file: tuple[str, ...], allow_plugin: tuple[str, ...], block_plugin: tuple[str, ...], debug: bool
+) -> None:
     """Make model checkpoints smaller, with strategies that come as plugins, and say what it cost.
 
     SRC is a checkpoint's folder, a Hugging Face hub id, or `demo` (all-MiniLM-L6-v2).

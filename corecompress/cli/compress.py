@@ -16,7 +16,9 @@ from corecompress.cli import common
 @common.option_recipe
 @click.option("--data", metavar="SPEC", help="Calibration data, NAME:SOURCE, for example text:corpus.txt.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all that is random.")
-@click.option("--shard-size", type=common.Size(), default="5GB", show_default=True, metavar="S", help="Largest payload file.")
+@click.option(
+    "--shard-size", type=common.Size(), default="5GB", show_default=True, metavar="S", help="Largest payload file."
+)
 @click.option("--resume", is_flag=True, help="Go on with a run that was killed.")
 @common.option_force
 @common.option_jobs

@@ -18,7 +18,7 @@ from corecompress.cli import common
 def command(
     folder: str, out: str, force: bool, jobs: int | None, max_memory: int | None, as_json: bool, quiet: bool
 ) -> None:
-    """Write the compressed folder OUT as an ordinary checkpoint: same names, dtypes, shards and files as the original."""
+    """Write the compressed folder OUT as an ordinary checkpoint: the original's names, dtypes, shards and files."""
     from corecompress import api
     from corecompress.report.tables import decompressed_line
 

@@ -31,16 +31,14 @@ def list_command(as_json: bool) -> None:
 def show_command(name: str, as_json: bool) -> None:
     """Show the component NAME: its options with type, default and meaning."""
     from corecompress.components import Kind
-    from corecompress.hookspecs import HOOKS
     from corecompress.plugins import registry
     from corecompress.report import tables
 
     common.warn_unknown_plugins()
     found = registry().find(name)
     if not found:
-        kinds: list[Kind] = ["compressor", *(k for k in HOOKS if k != "compressor")]  # type: ignore[list-item]
-        nearest = next((kind for kind in kinds if registry().names(kind)), "compressor")
-        registry().get(nearest, name)
+        kinds: list[Kind] = ["compressor", "prior", "encoder", "data"]
+        registry().get(next((kind for kind in kinds if registry().names(kind)), "compressor"), name)
     targets = [(provided, provided.load()) for provided in found]
     if as_json:
         click.echo(json.dumps([tables.component_json(p, t) for p, t in targets], indent=1, ensure_ascii=False))

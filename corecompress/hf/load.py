@@ -27,10 +27,9 @@ def load_model(folder: str | Path, auto_class: str | None = None, **kwargs: Any)
         import transformers
     except ImportError as problem:
         raise CorecompressError(f"{problem}; loading needs transformers: pip install \"corecompress[hf]\"") from None
-    from corecompress.hf.quantizer import register
+    import corecompress.hf.quantizer  # noqa: F401  (registers, where the registration by `import torch` is off)
     from corecompress.hf.tensors import check_files
 
-    register()
     if is_compressed(source):  # before transformers reads a damaged config.json
         check_files(Artifact(source))
     name = str(source) if source.is_dir() else str(folder)

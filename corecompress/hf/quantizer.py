@@ -114,7 +114,7 @@ class CorecompressQuantizer(HfQuantizer):  # type: ignore[misc]
 
 
 def register() -> None:
-    """Make `corecompress` a quantization method of transformers; calling it again changes nothing."""
+    """Make `corecompress` a quantization method of transformers. Importing this module does; again is no harm."""
     auto.AUTO_QUANTIZATION_CONFIG_MAPPING[QUANT_METHOD] = CorecompressConfig
     auto.AUTO_QUANTIZER_MAPPING[QUANT_METHOD] = CorecompressQuantizer
 
@@ -157,4 +157,12 @@ def _fetch_manifest(load_config: Any) -> None:
     """A hub's snapshot holds what transformers asked for: add the manifest of the same commit to it."""
     from transformers.utils import cached_file
 
-    cached_file(load_config.pretrained_model_name_or_path, MANIFEST, **load_config.download_kwargs)
+    name = load_config.pretrained_model_name_or_path
+    try:
+        cached_file(name, MANIFEST, **load_config.download_kwargs)
+    except OSError as problem:
+        reason = " ".join(str(problem).split())
+        raise CorecompressError(f"{name}: its {MANIFEST} can't be had ({reason}); go online once") from problem
+
+
+register()

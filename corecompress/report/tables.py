@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ def compressed_table(summary: Summary, seconds: float | None = None) -> Renderab
         ("other files", source_others, others),
         ("all", summary.source_bytes, summary.bytes),
     ):
-        table.add_row(what, human_bytes(before), human_bytes(after), _saved(before, after), style="bold" if what == "all" else "")
+        table.add_row(
+            what, human_bytes(before), human_bytes(after), _saved(before, after), style="bold" if what == "all" else ""
+        )
     before_bits = 8 * summary.source_bytes / summary.parameters if summary.parameters else math.nan
     table.add_row("bits per weight", f"{before_bits:.2f}", f"{summary.bits_per_weight:.2f}", "")
     took = f" in {human_seconds(seconds)}" if seconds is not None else ""
@@ -74,7 +77,9 @@ def compressed_table(summary: Summary, seconds: float | None = None) -> Renderab
 def decompressed_line(summary: Summary) -> RenderableType:
     """What was written."""
     size = human_bytes(summary.bytes)
-    return Text(f"{summary.path}: {len(summary.tensors)} tensors, {size}, an ordinary checkpoint; every tensor was checked")
+    return Text(
+        f"{summary.path}: {len(summary.tensors)} tensors, {size}, an ordinary checkpoint; every tensor was checked"
+    )
 
 
 def inspect_table(summary: Summary) -> RenderableType:
@@ -84,7 +89,9 @@ def inspect_table(summary: Summary) -> RenderableType:
         for row in summary.tensors:
             table.add_row(row.name, row.dtype, _shape(row), f"{row.dense_bytes:,}")
         total = f"{summary.path}: {len(summary.tensors)} tensors, {summary.parameters:,} parameters, "
-        return Group(table, Text(total + f"weights {human_bytes(summary.weight_bytes)}, all files {human_bytes(summary.bytes)}"))
+        return Group(
+            table, Text(total + f"weights {human_bytes(summary.weight_bytes)}, all files {human_bytes(summary.bytes)}")
+        )
     columns = [("tensor", "left"), ("dtype", "left"), ("shape", "left"), ("component", "left")]
     table = _table("", *columns, ("before", "right"), ("after", "right"), ("bits/weight", "right"))
     for row in summary.tensors:
@@ -101,7 +108,15 @@ def plan_table(plan: Plan) -> RenderableType:
     """What a recipe would do."""
     parts: list[RenderableType] = []
     if plan.tensors:
-        table = _table("", ("tensor", "left"), ("dtype", "left"), ("shape", "left"), ("rule", "left"), ("bytes", "right"), ("≈ after", "right"))
+        table = _table(
+            "",
+            ("tensor", "left"),
+            ("dtype", "left"),
+            ("shape", "left"),
+            ("rule", "left"),
+            ("bytes", "right"),
+            ("≈ after", "right"),
+        )
         for row in plan.tensors:
             table.add_row(row.name, row.dtype, _shape(row), row.component, f"{row.dense_bytes:,}", f"{row.bytes:,}")
         rules = _table("", ("rule", "left"), ("tensors", "right"), ("before", "right"), ("≈ after", "right"))
@@ -109,14 +124,17 @@ def plan_table(plan: Plan) -> RenderableType:
             rules.add_row(text, str(count), human_bytes(before), human_bytes(after))
         parts += [table, rules]
     for stage in plan.model_stages:
-        parts.append(Text(f"first {stage} makes another checkpoint; what follows is shown for the tensors as they are now"))
+        parts.append(
+            Text(f"first {stage} makes another checkpoint; what follows is shown for the tensors as they are now")
+        )
     if plan.dropped:
         parts.append(Text("dropped, as the recipe says: " + ", ".join(plan.dropped)))
     if plan.left_behind:
         parts.append(Text("left behind (other copies of the weights): " + ", ".join(plan.left_behind)))
     if plan.tensors:
-        total = f"weights {human_bytes(plan.source_bytes)} → about {human_bytes(plan.bytes)}, about {human_seconds(plan.seconds)}, "
-        parts.append(Text(total + f"memory at most {human_bytes(plan.memory)} (estimated from samples; nothing was written)"))
+        size = f"weights {human_bytes(plan.source_bytes)} → about {human_bytes(plan.bytes)}"
+        cost = f"about {human_seconds(plan.seconds)}, memory at most {human_bytes(plan.memory)}"
+        parts.append(Text(f"{size}, {cost} (estimated from samples; nothing was written)"))
     return Group(*parts)
 
 
@@ -131,7 +149,11 @@ def verified_table(verified: Verified) -> RenderableType:
             worst, name = max(known)
             lines.append(Text(f"largest relative error: {worst:.3g} in {name}"))
     if verified.ok:
-        lines.append(Text(f"{verified.path}: {verified.tensors} tensors and {verified.files} files are as recorded", style="green"))
+        lines.append(
+            Text(
+                f"{verified.path}: {verified.tensors} tensors and {verified.files} files are as recorded", style="green"
+            )
+        )
     else:
         lines.append(Text(f"{verified.path}: {len(verified.problems)} checks did not hold", style="bold red"))
     return Group(*lines)
@@ -139,7 +161,15 @@ def verified_table(verified: Verified) -> RenderableType:
 
 def plugins_table(plugins: list[Plugin]) -> RenderableType:
     """Every plugin, what it gives and what is wrong with it."""
-    table = _table("", ("plugin", "left"), ("version", "left"), ("status", "left"), ("API", "right"), ("provides", "left"), ("from", "left"))
+    table = _table(
+        "",
+        ("plugin", "left"),
+        ("version", "left"),
+        ("status", "left"),
+        ("API", "right"),
+        ("provides", "left"),
+        ("from", "left"),
+    )
     notes = []
     for plugin in plugins:
         provides = [f"{kind} {c.name}" for kind, listed in plugin.components.items() for c in listed]
@@ -147,7 +177,12 @@ def plugins_table(plugins: list[Plugin]) -> RenderableType:
         colour = {"ok": "green", "blocked": "yellow"}.get(plugin.status, "red")
         name = plugin.distribution + ("" if plugin.bundled else " (not bundled)")
         table.add_row(
-            name, plugin.version, Text(plugin.status, style=colour), ",".join(map(str, apis)), "\n".join(provides), plugin.source
+            name,
+            plugin.version,
+            Text(plugin.status, style=colour),
+            ",".join(map(str, apis)),
+            "\n".join(provides),
+            plugin.source,
         )
         notes += [Text(f"{plugin.distribution} {plugin.version}: {problem}") for problem in plugin.problems]
     if not plugins:
@@ -167,7 +202,9 @@ def component_table(provided: Provided, target: type[Any]) -> RenderableType:
     table = _table("", ("option", "left"), ("type", "left"), ("default", "left"), ("meaning", "left"))
     types = typing.get_type_hints(target.Options)
     for field in dataclasses.fields(target.Options):
-        table.add_row(field.name, describe_type(types[field.name]), str(_default(field)), field.metadata.get("help", ""))
+        table.add_row(
+            field.name, describe_type(types[field.name]), str(_default(field)), field.metadata.get("help", "")
+        )
     return Group(Text(head, style="bold"), Text(origin), table)
 
 
@@ -177,7 +214,12 @@ def component_json(provided: Provided, target: type[Any]) -> dict[str, Any]:
 
     types = typing.get_type_hints(target.Options)
     options = [
-        {"name": f.name, "type": describe_type(types[f.name]), "default": as_json(_default(f)), "help": f.metadata.get("help", "")}
+        {
+            "name": f.name,
+            "type": describe_type(types[f.name]),
+            "default": as_json(_default(f)),
+            "help": f.metadata.get("help", ""),
+        }
         for f in dataclasses.fields(target.Options)
     ]
     shown = {"kind": provided.kind, **dataclasses.asdict(provided.component), "options": options}
@@ -185,8 +227,9 @@ def component_json(provided: Provided, target: type[Any]) -> dict[str, Any]:
 
 
 def show(renderable: RenderableType) -> None:
-    """Print to standard output."""
-    Console(highlight=False, markup=False).print(renderable)
+    """Print to standard output, as wide as the terminal; into a pipe or file without folding lines."""
+    width = None if sys.stdout.isatty() else 400
+    Console(highlight=False, markup=False, width=width).print(renderable)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -1,0 +1,49 @@
+"""What one run is told, and what its steps share."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from corecompress.components import Data, Progress
+from corecompress.plugins import Registry
+from corecompress.routing import Resolved
+from corecompress.writer import SHARD_BYTES
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is told besides source, target and recipe.
+
+    jobs: threads, None for one a core; max_memory: bytes of resident memory, None for what the largest tensors need.
+    """
+
+    seed: int = 0
+    jobs: int | None = None
+    max_memory: int | None = None
+    force: bool = False
+    resume: bool = False
+    shard_bytes: int = SHARD_BYTES
+
+    @property
+    def threads(self) -> int:
+        return self.jobs or len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that the steps of one run share. partial: the folder that they write in."""
+
+    resolved: Resolved
+    registry: Registry
+    data: Data | None
+    settings: Settings
+    progress: Progress
+    partial: Path
+
+    def scratch(self, name: str) -> Path:
+        """A folder for a stage, kept until the run is done."""
+        folder = self.partial / "stages" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder

@@ -1,0 +1,268 @@
+"""The last stage of a run: every tensor is read, coded, decoded again, compared, and written in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import corecompress
+from corecompress.artifact import (
+    FORMAT,
+    NUMBER_BYTES,
+    ORIGINAL_CARD,
+    PAYLOAD_INDEX,
+    STATE,
+    SUFFIX,
+    FileRecord,
+    Manifest,
+    Record,
+    Used,
+    compressed_config,
+)
+from corecompress.checkpoint import MANIFEST, Checkpoint
+from corecompress.components import Job, Progress, Tensor, TensorInfo
+from corecompress.engines.local import run_in_order
+from corecompress.errors import CorecompressError
+from corecompress.hashing import hash_bytes, hash_file
+from corecompress.journal import Journal
+from corecompress.report.card import write_card
+from corecompress.routing import Routing, Stage, route
+from corecompress.run import Run, Settings
+from corecompress.safetensors_file import Stored
+from corecompress.writer import PayloadWriter, carry_files, file_record
+
+CONSTANT_MEMORY = 400 << 20
+"""Bytes that the process holds besides tensors: Python, numba, compiled code, hub client."""
+
+MANIFEST_ROW = 420
+"""Bytes of a tensor's line in the manifest and its entry in the payload file's header, about."""
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A tensor's outcome. payload: bytes or uint8 [n]; None for a tensor that equals an earlier one."""
+
+    payload: Any
+    source_sha256: str
+    sha256: str = ""
+
+
+def code_tensors(run: Run, checkpoint: Checkpoint) -> None:
+    """Code the whole checkpoint into run.partial, manifest, card and other files included."""
+    routing = route(run.resolved, checkpoint.tensors, run.registry)
+    stored = [s for s in checkpoint.stored() if s.info.name in routing.number_of]
+    budget = memory_budget(routing, [s.info for s in stored], run.settings)
+    source = describe_source(checkpoint, run.progress)
+    identity = _identity(run, source, routing)
+    journal = Journal.resume(run.partial, identity) if run.settings.resume else Journal(run.partial, identity)
+    keys = [STATE.format(n) for n in range(len(routing.stages))] + [s.info.name + SUFFIX for s in stored]
+    writer = PayloadWriter(run.partial, keys, 2 * checkpoint.nbytes, journal, run.settings.shard_bytes)
+    states = _prepare(run, checkpoint, routing, writer)
+    _code_each(run, routing, stored, writer, budget)
+    payloads = writer.finish()
+    components = [_used(s, state) for s, state in zip(routing.stages, states, strict=True)]
+    manifest = Manifest(
+        format=FORMAT,
+        corecompress=corecompress.__version__,
+        source=source,
+        recipe=str(run.resolved.recipe),
+        seed=run.settings.seed,
+        data=run.data.fingerprint() if run.data else None,
+        components=(*components, *(_used(stage, None) for stage in run.resolved.model_stages)),
+        tensors=tuple(_records(journal, checkpoint)),
+        payloads=tuple(payloads),
+        files=(),
+        dropped=routing.dropped,
+    )
+    check_complete(manifest, checkpoint)
+    _write_rest(run, checkpoint, manifest)
+    journal.close()
+
+
+def memory_budget(routing: Routing, infos: list[TensorInfo], settings: Settings) -> int:
+    """Bytes that tensors under way may hold. Raises CorecompressError when the largest alone needs more."""
+    needs = {info.name: int(routing.stage_of(info.name).component.memory(info)) for info in infos}
+    largest = max(needs, key=lambda name: needs[name], default="")
+    need = needs.get(largest, 0)
+    if settings.max_memory is None:
+        return max(2 * need, 256 << 20)
+    if need + CONSTANT_MEMORY > settings.max_memory:
+        raise CorecompressError(
+            f"--max-memory {settings.max_memory / 1e6:.0f} MB: tensor '{largest}' alone needs "
+            f"{(need + CONSTANT_MEMORY) / 1e6:.0f} MB; allow that much"
+        )
+    return settings.max_memory - CONSTANT_MEMORY
+
+
+def describe_source(checkpoint: Checkpoint, progress: Progress) -> dict[str, Any]:
+    """The source as the manifest records it: every shard with metadata, size and the SHA-256 of the whole file."""
+    progress.start("hashing the source", checkpoint.nbytes)
+    shards = [
+        {
+            "file": shard.path.name,
+            "metadata": shard.metadata,
+            "bytes": shard.path.stat().st_size,
+            "sha256": hash_file(shard.path, progress.advance),
+        }
+        for shard in checkpoint.shards
+    ]
+    return {
+        "name": checkpoint.name,
+        "revision": checkpoint.revision,
+        "config_sha256": hash_bytes(json.dumps(checkpoint.config, sort_keys=True).encode()),
+        "index_metadata": checkpoint.index_metadata,
+        "left_behind": list(checkpoint.left),
+        "shards": shards,
+    }
+
+
+def _identity(run: Run, source: dict[str, Any], routing: Routing) -> dict[str, Any]:
+    """What must be the same for a killed run to go on."""
+    stages = (*run.resolved.model_stages, *routing.stages)
+    return {
+        "corecompress": corecompress.__version__,
+        "format": FORMAT,
+        "source": hash_bytes(json.dumps(source, sort_keys=True).encode()),
+        "recipe": str(run.resolved.recipe),
+        "components": [dataclasses.asdict(_used(stage, None)) for stage in stages],
+        "seed": run.settings.seed,
+        "data": run.data.fingerprint() if run.data else None,
+        "shard size": run.settings.shard_bytes,
+    }
+
+
+def _used(stage: Stage, state_sha256: str | None) -> Used:
+    plugin, component = stage.provided.plugin, stage.provided.component
+    options = json.loads(json.dumps(dataclasses.asdict(stage.options), default=str))
+    kind, name, api = stage.provided.kind, component.name, component.api
+    return Used(kind, name, options, plugin.distribution, plugin.version, api, plugin.source, state_sha256)
+
+
+def _prepare(run: Run, checkpoint: Checkpoint, routing: Routing, writer: PayloadWriter) -> list[str]:
+    """Let every tensor component see the checkpoint; write its state. Returns the states' hashes."""
+    written = {entry["key"]: entry["stored_sha256"] for entry in writer.journal.entries}
+    files = sum((checkpoint.folder / name).stat().st_size for name in ("config.json", *checkpoint.carried))
+    overhead = files + 4000 + MANIFEST_ROW * len(routing.number_of)
+    digests = []
+    for number, stage in enumerate(routing.stages):
+        mine = tuple(info for info in checkpoint.tensors if routing.number_of.get(info.name) == number)
+        scratch, settings = run.scratch(f"tensor-{number}"), run.settings
+        job = Job(checkpoint, mine, run.data, settings.seed, settings.threads, scratch, run.progress, overhead)
+        state = stage.component.prepare(job)
+        digest, key = hash_bytes(state), STATE.format(number)
+        if written.get(key, digest) != digest:
+            raise CorecompressError(f"{run.partial}: {stage.spec.name} was prepared otherwise before; add --force")
+        if state and key not in written:
+            writer.add(key, [state], {})
+        stage.component.restore(state)
+        digests.append(digest)
+    return digests
+
+
+def _code_each(run: Run, routing: Routing, stored: list[Stored], writer: PayloadWriter, budget: int) -> None:
+    """Code what the journal does not have, several at a time, and write in order."""
+    twins: dict[tuple[Any, ...], str] = {}
+    for entry in writer.journal.entries:
+        if "name" in entry:
+            twins.setdefault(_content(entry), entry["name"])
+    done = {entry["key"] for entry in writer.journal.entries}
+    todo = [(number, s) for number, s in enumerate(stored) if s.info.name + SUFFIX not in done]
+    total = sum(s.info.nbytes for s in stored)
+    run.progress.start("compressing", total)
+    run.progress.advance(total - sum(s.info.nbytes for _, s in todo))
+
+    def work(task: tuple[int, Stored]) -> Coded:
+        tensor = task[1].read()
+        source_sha256 = hash_bytes(tensor.data)
+        if _content(_entry(tensor.info, routing, source_sha256)) in twins:
+            return Coded(None, source_sha256)
+        return code_tensor(tensor, routing.stage_of(tensor.info.name), source_sha256)
+
+    def cost(task: tuple[int, Stored]) -> int:
+        return int(routing.stage_of(task[1].info.name).component.memory(task[1].info))
+
+    for (number, item), coded in run_in_order(work, todo, cost, run.settings.threads, budget):
+        entry = _entry(item.info, routing, coded.source_sha256)
+        twin = twins.setdefault(_content(entry), item.info.name) if item.info.nbytes else item.info.name
+        same_as = None if twin == item.info.name else twin
+        payload = b"" if same_as else coded.payload
+        entry |= {"sha256": coded.sha256, "same_as": same_as, "payload_sha256": hash_bytes(payload)}
+        writer.add(item.info.name + SUFFIX, [number.to_bytes(NUMBER_BYTES, "little"), payload], entry)
+        run.progress.advance(item.info.nbytes)
+
+
+def _entry(info: TensorInfo, routing: Routing, source_sha256: str) -> dict[str, Any]:
+    component = routing.number_of[info.name]
+    shape = list(info.shape)
+    return {
+        "name": info.name,
+        "dtype": info.dtype,
+        "shape": shape,
+        "component": component,
+        "source_sha256": source_sha256,
+    }
+
+
+def _content(entry: dict[str, Any]) -> tuple[Any, ...]:
+    """Tensors that agree in this are stored once."""
+    return entry["component"], entry["dtype"], tuple(entry["shape"]), entry["source_sha256"]
+
+
+def code_tensor(tensor: Tensor, stage: Stage, source_sha256: str) -> Coded:
+    """Encode, decode again, compare. Raises CorecompressError when the component broke its promise."""
+    component, info = stage.component, tensor.info
+    payload = component.encode(tensor)
+    decoded = component.decode(memoryview(payload), info)
+    if decoded.nbytes != info.nbytes:
+        raise CorecompressError(
+            f"{stage.spec.name}: '{info.name}' came back with {decoded.nbytes} bytes, not {info.nbytes}"
+        )
+    digest = hash_bytes(decoded)
+    if component.exact and digest != source_sha256:
+        raise CorecompressError(f"{stage.spec.name}: '{info.name}' came back with other bits; report it to its author")
+    return Coded(payload, source_sha256, digest)
+
+
+def _records(journal: Journal, checkpoint: Checkpoint) -> Iterator[Record]:
+    shard_of = {s.info.name: number for number, shard in enumerate(checkpoint.shards) for s in shard.tensors}
+    sha256_of: dict[str, str] = {}
+    for entry in journal.entries:
+        if "name" in entry:
+            name, same_as = entry["name"], entry["same_as"]
+            sha256_of[name] = sha256_of[same_as] if same_as else entry["sha256"]
+            yield Record(
+                name=name,
+                dtype=entry["dtype"],
+                shape=tuple(entry["shape"]),
+                component=entry["component"],
+                shard=shard_of[name],
+                bytes=entry["bytes"] - NUMBER_BYTES,
+                payload_sha256=entry["payload_sha256"],
+                sha256=sha256_of[name],
+                same_as=same_as,
+            )
+
+
+def check_complete(manifest: Manifest, checkpoint: Checkpoint) -> None:
+    """Compare input and output by name, dtype and shape: a tensor never disappears unless the recipe names it."""
+    given = {info for info in checkpoint.tensors if info.name not in manifest.dropped}
+    made = {record.info for record in manifest.tensors}
+    if given != made or len(made) != len(manifest.tensors):
+        wrong = sorted(info.name for info in given ^ made)
+        raise CorecompressError(f"tensor '{wrong[0]}' differs between the source and the output; nothing was published")
+
+
+def _write_rest(run: Run, checkpoint: Checkpoint, manifest: Manifest) -> None:
+    """The files beside the payloads: those that go along, config.json, the card, and last the manifest."""
+    names = {name: ORIGINAL_CARD if name == "README.md" else name for name in checkpoint.carried}
+    files: list[FileRecord] = carry_files(checkpoint.folder, names, run.partial)
+    config = json.dumps(compressed_config(checkpoint.config), indent=2, ensure_ascii=False) + "\n"
+    (run.partial / "config.json").write_text(config, encoding="utf-8")
+    write_card(run.partial / "README.md", manifest, checkpoint)
+    written = ["config.json", "README.md"] + ([PAYLOAD_INDEX] if len(manifest.payloads) > 1 else [])
+    files += [file_record(run.partial, name) for name in written]
+    complete = dataclasses.replace(manifest, files=tuple(sorted(files, key=lambda file: file.name)))
+    (run.partial / MANIFEST).write_text(complete.to_text(), encoding="utf-8")
