@@ -80,9 +80,9 @@ def raw(dtype: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray[Any, np
 Tensors = dict[str, tuple[str, tuple[int, ...], np.ndarray[Any, np.dtype[np.uint8]]]]
 
 
-def weights(*entries: tuple[str, str, tuple[int, ...]]) -> Tensors:
+def weights(*entries: tuple[str, str, tuple[int, ...]], seed: int = 0) -> Tensors:
     """Tensors by (name, dtype, shape), each with bytes of its own."""
-    return {name: (dtype, shape, raw(dtype, shape, seed)) for seed, (name, dtype, shape) in enumerate(entries)}
+    return {name: (dtype, shape, raw(dtype, shape, seed + n)) for n, (name, dtype, shape) in enumerate(entries)}
 
 
 def write_checkpoint(folder: Path, shards: list[Tensors], config: dict[str, Any] | None = None) -> Path:

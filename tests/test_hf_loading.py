@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -688,31 +689,30 @@ def run(code: str, *, path: Path | None = None, **environment: str) -> subproces
     return subprocess.run(command, capture_output=True, text=True, env=env, cwd=path, check=False)
 
 
-IMPORTS = {
-    "torch, then transformers": "import torch, transformers",
-    "transformers, then torch": "import transformers, torch",
-    "the quantizers first": "import transformers.quantizers.auto",
-    "the models first": "import transformers.modeling_utils",
-    "a model's module first": "import transformers.models.bert.modeling_bert",
-    "corecompress first": "import corecompress.hf",
-    "corecompress later": "import transformers.modeling_utils, corecompress.hf",
+ORDERS = {
+    "from transformers import AutoModel": "1",
+    "import transformers.quantizers.auto": "1",  # torch is imported in the middle of it
+    "import transformers.modeling_utils, torch": "1",
+    "import corecompress.hf": "0",
+    "import transformers.modeling_utils, corecompress.hf": "0",
 }
+"""What is imported first -> whether torch calls the entry point (TORCH_DEVICE_BACKEND_AUTOLOAD)."""
 
 
-@pytest.mark.parametrize("order", IMPORTS)
-def test_registration_needs_no_import(order: str, bert: tuple[Path, Path]) -> None:
-    done = run(
-        f"""
+def test_registration_in_every_order_of_imports(bert: tuple[Path, Path]) -> None:
+    def load_after(first: str) -> subprocess.CompletedProcess[str]:
+        code = f"""
+        {first}
         import sys
-        {IMPORTS[order]}
-        assert "corecompress.artifact" not in sys.modules or "corecompress.hf.quantizer" in sys.modules
         from transformers import AutoModel
         print(AutoModel.from_pretrained({str(bert[1])!r}).dtype)
         assert not any("_autoload" in str(finder) for finder in sys.meta_path), sys.meta_path
         """
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "torch.float32\n"
+        return run(code, TORCH_DEVICE_BACKEND_AUTOLOAD=ORDERS[first])
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in pool.map(load_after, ORDERS):
+            assert (done.returncode, done.stdout) == (0, "torch.float32\n"), done.stderr
 
 
 def test_import_of_torch_brings_nothing_heavy() -> None:
@@ -727,15 +727,20 @@ def test_import_of_torch_brings_nothing_heavy() -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_switched_off_it_is_an_error_and_an_import_mends_it(bert: tuple[Path, Path]) -> None:
-    load = f"from transformers import AutoModel; AutoModel.from_pretrained({str(bert[1])!r}); print('loaded')"
-    done = run(load, TORCH_DEVICE_BACKEND_AUTOLOAD="0")
-    assert done.returncode == 1
-    assert "OSError" in done.stderr
-    for first in ("import corecompress.hf", "import transformers.modeling_utils, corecompress.hf"):
-        assert run(f"{first}; {load}", TORCH_DEVICE_BACKEND_AUTOLOAD="0").stdout == "loaded\n"
-    by_hand = f"import corecompress; corecompress.load({str(bert[1])!r}); print('loaded')"
-    assert run(by_hand, TORCH_DEVICE_BACKEND_AUTOLOAD="0").stdout == "loaded\n"
+def test_switched_off_it_is_an_error_and_never_random_weights(bert: tuple[Path, Path]) -> None:
+    done = run(
+        f"""
+        import corecompress
+        from transformers import AutoModel
+        try:
+            AutoModel.from_pretrained({str(bert[1])!r})
+        except OSError as told:
+            assert "model.safetensors" in str(told)
+            print(corecompress.load({str(bert[1])!r}).dtype)
+        """,
+        TORCH_DEVICE_BACKEND_AUTOLOAD="0",
+    )
+    assert done.stdout == "torch.float32\n", done.stderr
 
 
 def test_registering_twice_is_once(bert: tuple[Path, Path]) -> None:
@@ -758,8 +763,9 @@ def test_a_half_removed_installation_breaks_neither_torch_nor_plain_models(bert:
         shutil.copy(Path(corecompress.__file__).parent / name, tmp_path / "corecompress")
     done = run(
         f"""
-        import warnings
+        import sys, warnings
         warnings.simplefilter("always")
+        sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder)]  # would find the rest
         import torch, corecompress
         from transformers import AutoModel
         print(AutoModel.from_pretrained({str(bert[0])!r}).dtype, corecompress.__file__)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
 from corecompress.checkpoint import Checkpoint, open_checkpoint
 from corecompress_lossless.compressor import Lossless, Options
 
@@ -23,7 +24,11 @@ ONE_DTYPE = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 class Ours:
     def __init__(self, checkpoint: Checkpoint, threads: int, level: int = 2):
         self.name = f"lossless(level={level}), {threads} thread{'s' * (threads > 1)}"
-        self.tensors, self.threads, self.coder = [s.read() for s in checkpoint.stored()], threads, Lossless(Options(level))
+        self.tensors, self.threads, self.coder = (
+            [s.read() for s in checkpoint.stored()],
+            threads,
+            Lossless(Options(level)),
+        )
 
     def encode(self) -> list[bytes]:
         if self.threads == 1:
@@ -108,7 +113,9 @@ def measure(folder: str, runs: int) -> None:
                 seconds[coder.name][0].append(middle - begun)
                 seconds[coder.name][1].append(end - middle)
     print(f"\n{Path(folder).name}: {total:,} bytes of tensors, {runs} runs, medians")
-    print(f"{'coder':30} {'bytes':>12} {'share':>7} {'encode MB/s':>12} {'decode MB/s':>12} {'÷ zipnn same threads':>22}")
+    print(
+        f"{'coder':30} {'bytes':>12} {'share':>7} {'encode MB/s':>12} {'decode MB/s':>12} {'÷ zipnn same threads':>22}"
+    )
     for coder in coders:
         speed = [total / 1e6 / statistics.median(times) for times in seconds[coder.name]]
         twin = "zipnn, " + coder.name.rpartition(", ")[2]
