@@ -20,15 +20,15 @@ class _Finder:
             return None
         others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not _Finder)
         spec = next((found for found in others if found is not None), None)
-        execute = getattr(getattr(spec, "loader", None), "exec_module", None)
-        if execute is None:
-            return spec
+        loader = getattr(spec, "loader", None)
+        if hasattr(loader, "exec_module"):
+            execute = loader.exec_module  # type: ignore[union-attr]
 
-        def execute_and_register(module):  # type: ignore[no-untyped-def]
-            execute(module)
-            _register()
+            def execute_and_register(module):  # type: ignore[no-untyped-def]
+                execute(module)
+                _register()
 
-        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+            loader.exec_module = execute_and_register  # type: ignore[union-attr]
         return spec
 
 
@@ -43,7 +43,7 @@ def _register() -> None:
         import corecompress.hf.quantizer  # noqa: F401  (registers; where it is what is just being imported, at its end)
 
         if _Finder in sys.meta_path:
-            sys.meta_path.remove(_Finder)  # type: ignore[arg-type]
+            sys.meta_path.remove(_Finder)
     except Exception as problem:
         import warnings
 
@@ -56,6 +56,6 @@ def install() -> None:
         if _is_ready():
             _register()
         elif _Finder not in sys.meta_path:
-            sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]
+            sys.meta_path.insert(0, _Finder)
     except Exception:
         pass

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from corecompress.checkpoint import MANIFEST, QUANT_METHOD
 from corecompress.components import Tensor, TensorCompressor, TensorInfo
 from corecompress.errors import CorecompressError, CorruptArtifact, CorruptData
-from corecompress.hashing import hash_bytes, hash_file
+from corecompress.hashing import hash_bytes, hash_dense, hash_file
 from corecompress.safetensors_file import Header, Stored, read_header
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ PAYLOAD_INDEX = f"{STEM}.safetensors.index.json"
 SUFFIX = "_cc_data"
 STATE = "corecompress_state_{}"
 NUMBER_BYTES = 4
+TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 ORIGINAL_CARD = "README.original.md"
 
 
@@ -56,7 +58,7 @@ class Used:
 @dataclass(frozen=True)
 class Record:
     """One tensor. component: number in Manifest.components; shard: number in Manifest.source["shards"];
-    bytes: of the payload; hashes are SHA-256 of the payload and of the decoded bytes; same_as: the earlier tensor
+    bytes: of the payload; payload_sha256, xxh3_128: hashes of the payload and of the decoded bytes; same_as: the earlier tensor
     whose payload this one shares (a tied tensor, stored once)."""
 
     name: str
@@ -66,7 +68,7 @@ class Record:
     shard: int
     bytes: int
     payload_sha256: str
-    sha256: str
+    xxh3_128: str
     same_as: str | None = None
 
     @property
@@ -221,9 +223,10 @@ class Artifact:
         return self.decode(self.payload(name), name, threads)
 
     def decode(self, stored: np.ndarray[Any, np.dtype[np.uint8]], name: str, threads: int = 1) -> Tensor:
-        """Decode what `payload` gave, and compare payload and result with their recorded hashes.
+        """Decode what `payload` gave, and compare the result with its recorded hash.
 
-        `name` says in an error whose bytes these are; the record is found by the number in front of them.
+        `name` says in an error whose bytes these are; the record is found by the number in front of them. The
+        payload's own hash is not asked: damage shows in the result (`check_payload` is for verifying).
         """
         damaged = CorruptArtifact(f"{self.folder}: tensor '{name}' is damaged; fetch {STEM}*.safetensors again")
         number = int.from_bytes(stored[:NUMBER_BYTES].tobytes(), "little")
@@ -234,7 +237,7 @@ class Artifact:
             original = self.read(record.same_as, threads)
             return Tensor(record.info, original.data)
         payload = stored[NUMBER_BYTES:]
-        if len(payload) != record.bytes or hash_bytes(payload) != record.payload_sha256:
+        if len(payload) != record.bytes:
             raise damaged
         decoder = self.decoders[record.component]
         if decoder is None:
@@ -243,9 +246,21 @@ class Artifact:
             dense = decoder.decode(memoryview(payload.data), record.info, threads)
         except CorruptData:
             raise damaged from None
-        if dense.nbytes != record.info.nbytes or hash_bytes(dense) != record.sha256:
+        if dense.nbytes != record.info.nbytes or hash_dense(dense) != record.xxh3_128:
             raise CorruptArtifact(f"{self.folder}: tensor '{record.name}' does not decode to what was recorded")
         return Tensor(record.info, dense)
+
+    def check_payload(self, name: str) -> None:
+        """Compare a tensor's stored bytes with the manifest. Raises CorruptArtifact that names it."""
+        stored = self.payload(name)
+        number = int.from_bytes(stored[:NUMBER_BYTES].tobytes(), "little")
+        records = self.manifest.tensors
+        if (
+            number >= len(records)
+            or records[number].name != name
+            or hash_bytes(stored[NUMBER_BYTES:]) != records[number].payload_sha256
+        ):
+            raise CorruptArtifact(f"{self.folder}: tensor '{name}' is damaged; fetch {STEM}*.safetensors again")
 
     def damaged_files(self, may_be_absent: bool = False) -> list[str]:
         """Names of the files beside the payloads that differ from the manifest."""
@@ -272,6 +287,15 @@ def header_hash(path: Path, data_start: int) -> str:
         return hash_bytes(file.read(data_start))
 
 
-def compressed_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with what makes transformers hand the folder to corecompress."""
-    return {**config, "quantization_config": {"quant_method": QUANT_METHOD, "format": FORMAT}}
+def compressed_config(config: dict[str, Any], infos: Iterable[TensorInfo], payload_files: int) -> dict[str, Any]:
+    """The config with what makes transformers hand the folder to corecompress.
+
+    weights: what names the payload files; dtype: what transformers would find out from the weights, the first float
+    tensor's, where the config doesn't say.
+    """
+    ours: dict[str, Any] = {"quant_method": QUANT_METHOD, "format": FORMAT}
+    ours["weights"] = f"{STEM}.safetensors" if payload_files == 1 else PAYLOAD_INDEX
+    if config.get("dtype", config.get("torch_dtype")) is None:
+        floats = [info.dtype for info in infos if info.dtype in TORCH]
+        ours |= {"dtype": TORCH[floats[0]]} if floats else {}
+    return {**config, "quantization_config": ours}

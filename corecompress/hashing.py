@@ -1,4 +1,5 @@
-"""SHA-256 of bytes and files, in hex, as sha256sum prints it."""
+"""Two hashes, in hex: SHA-256 for what is kept and shared (as sha256sum prints it), and XXH3 with 128 bits for decoded
+tensors, which are checked at every load: it runs at the memory's speed, SHA-256 at less than 2 GB/s."""
 
 from __future__ import annotations
 
@@ -14,6 +15,13 @@ def hash_bytes(*parts: Any) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
+
+
+def hash_dense(data: Any) -> str:
+    """XXH3-128 of a tensor's dense bytes, a contiguous array or bytes."""
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(data)
 
 
 def hash_file(path: Path, progress: Callable[[int], None] = lambda _: None) -> str:

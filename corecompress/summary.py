@@ -233,6 +233,7 @@ def verify_artifact(folder: Path, against: str | Path | None, settings: Settings
 
     def work(record: Record) -> tuple[str | None, float | None]:
         try:
+            artifact.check_payload(record.name)
             tensor = artifact.read(record.name)
         except CorruptArtifact as problem:
             return str(problem), None

@@ -26,7 +26,7 @@ from corecompress.checkpoint import MANIFEST, Checkpoint
 from corecompress.components import Job, Progress, Tensor, TensorInfo
 from corecompress.engines.local import run_in_order
 from corecompress.errors import CorecompressError
-from corecompress.hashing import hash_bytes, hash_file
+from corecompress.hashing import hash_bytes, hash_dense, hash_file
 from corecompress.journal import Journal
 from corecompress.report.card import write_card
 from corecompress.routing import Routing, Stage, route
@@ -47,7 +47,7 @@ class Coded:
 
     payload: Any
     source_sha256: str
-    sha256: str = ""
+    xxh3_128: str = ""
 
 
 def code_tensors(run: Run, checkpoint: Checkpoint) -> None:
@@ -189,7 +189,7 @@ def _code_each(run: Run, routing: Routing, stored: list[Stored], writer: Payload
         twin = twins.setdefault(_content(entry), item.info.name) if item.info.nbytes else item.info.name
         same_as = None if twin == item.info.name else twin
         payload = b"" if same_as else coded.payload
-        entry |= {"sha256": coded.sha256, "same_as": same_as, "payload_sha256": hash_bytes(payload)}
+        entry |= {"xxh3_128": coded.xxh3_128, "same_as": same_as, "payload_sha256": hash_bytes(payload)}
         writer.add(item.info.name + SUFFIX, [number.to_bytes(NUMBER_BYTES, "little"), payload], entry)
         run.progress.advance(item.info.nbytes)
 
@@ -220,19 +220,19 @@ def code_tensor(tensor: Tensor, stage: Stage, source_sha256: str) -> Coded:
         raise CorecompressError(
             f"{stage.spec.name}: '{info.name}' came back with {decoded.nbytes} bytes, not {info.nbytes}"
         )
-    digest = hash_bytes(decoded)
-    if component.exact and digest != source_sha256:
+    digest = hash_dense(decoded)
+    if component.exact and digest != hash_dense(tensor.data):
         raise CorecompressError(f"{stage.spec.name}: '{info.name}' came back with other bits; report it to its author")
     return Coded(payload, source_sha256, digest)
 
 
 def _records(journal: Journal, checkpoint: Checkpoint) -> Iterator[Record]:
     shard_of = {s.info.name: number for number, shard in enumerate(checkpoint.shards) for s in shard.tensors}
-    sha256_of: dict[str, str] = {}
+    hash_of: dict[str, str] = {}
     for entry in journal.entries:
         if "name" in entry:
             name, same_as = entry["name"], entry["same_as"]
-            sha256_of[name] = sha256_of[same_as] if same_as else entry["sha256"]
+            hash_of[name] = hash_of[same_as] if same_as else entry["xxh3_128"]
             yield Record(
                 name=name,
                 dtype=entry["dtype"],
@@ -241,7 +241,7 @@ def _records(journal: Journal, checkpoint: Checkpoint) -> Iterator[Record]:
                 shard=shard_of[name],
                 bytes=entry["bytes"] - NUMBER_BYTES,
                 payload_sha256=entry["payload_sha256"],
-                sha256=sha256_of[name],
+                xxh3_128=hash_of[name],
                 same_as=same_as,
             )
 
@@ -259,8 +259,8 @@ def _write_rest(run: Run, checkpoint: Checkpoint, manifest: Manifest) -> None:
     """The files beside the payloads: those that go along, config.json, the card, and last the manifest."""
     names = {name: ORIGINAL_CARD if name == "README.md" else name for name in checkpoint.carried}
     files: list[FileRecord] = carry_files(checkpoint.folder, names, run.partial)
-    config = json.dumps(compressed_config(checkpoint.config), indent=2, ensure_ascii=False) + "\n"
-    (run.partial / "config.json").write_text(config, encoding="utf-8")
+    config = compressed_config(checkpoint.config, checkpoint.tensors, len(manifest.payloads))
+    (run.partial / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     write_card(run.partial / "README.md", manifest, checkpoint)
     written = ["config.json", "README.md"] + ([PAYLOAD_INDEX] if len(manifest.payloads) > 1 else [])
     files += [file_record(run.partial, name) for name in written]

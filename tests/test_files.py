@@ -122,7 +122,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 def test_memory_has_a_ceiling(tmp_path: Path) -> None:
     """A checkpoint larger than the limit: peak resident memory measured from outside."""
-    parts = [checkpoints.weights(*((f"l{n}.{k}.weight", "BF16", (4000, 2500)) for k in range(10)), seed=10 * n) for n in range(4)]
+    parts = [checkpoints.weights(*((f"l{n}.{k}.weight", "I16", (4000, 2500)) for k in range(10)), seed=10 * n) for n in range(4)]
     source = checkpoints.write_checkpoint(tmp_path / "source", parts)
     del parts
     limit = 600_000_000

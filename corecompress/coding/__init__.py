@@ -5,7 +5,20 @@ Importing it imports numba; compiled kernels are kept on disk, so only the first
 
 from corecompress.coding.blocks import decode_block, encode_block, stored_bytes
 from corecompress.coding.chunks import Part, join_chunks, map_chunks, split_chunks
-from corecompress.coding.coder import decode, encode
+from corecompress.coding.coder import decode, decode_bytes, encode, encode_bytes
 from corecompress.coding.tables import Tables
 
-__all__ = ["Part", "Tables", "decode", "decode_block", "encode", "encode_block", "join_chunks", "map_chunks", "split_chunks", "stored_bytes"]
+__all__ = [
+    "Part",
+    "Tables",
+    "decode",
+    "decode_block",
+    "decode_bytes",
+    "encode",
+    "encode_block",
+    "encode_bytes",
+    "join_chunks",
+    "map_chunks",
+    "split_chunks",
+    "stored_bytes",
+]

@@ -6,6 +6,7 @@ every symbol outside its range.
 
 from __future__ import annotations
 
+from binascii import crc_hqx
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from corecompress.coding.rans import PRECISION, SLOTS, encoding_table, slot_table
 from corecompress.errors import CorruptData
@@ -23,12 +24,14 @@ BITS_ONE = 1 << 16
 """One bit in the fixed-point unit of `code_length`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tables:
     """T frequency tables. Row t gives the symbols offset[t] … offset[t] + length[t] − 2, and the escape, a slot each.
 
     cdf: uint32 [T, L + 1], cumulative frequencies that end at 2**12 in column length[t] and stay there;
     offset: int32 [T], the smallest symbol of a row; length: int32 [T], slots of a row with its escape (1 … 256).
+    A symbol in a row's range may have frequency 0: it is escaped like those outside. The escape's is 1 at least.
+    Raises ValueError for anything else, so that no kernel ever sees a table that leads out of bounds.
     """
 
     cdf: NDArray[np.uint32]
@@ -36,21 +39,43 @@ class Tables:
     length: NDArray[np.int32]
     precision: int = PRECISION
 
-    @classmethod
-    def from_counts(cls, counts: Sequence[Any] | NDArray[Any], offset: Sequence[int] | NDArray[Any]) -> Tables:
-        """Tables for rows of counts [T][slots ≤ 255], row t beginning at symbol offset[t].
+    def __post_init__(self) -> None:
+        # own, writable arrays of one dtype: nobody changes them after the checks, and kernels compile once
+        cdf, offset, length = (np.array(value, np.int64, ndmin=1) for value in (self.cdf, self.offset, self.length))
+        if self.precision != PRECISION or cdf.ndim != 2 or not 0 < len(cdf) == offset.size == length.size <= 1 << 16:
+            raise ValueError(f"tables need a cdf [T, L + 1], T offsets, T lengths and precision {PRECISION}")
+        if length.min() < 1 or length.max() > min(MAX_SLOTS, cdf.shape[1] - 1):
+            raise ValueError(f"a row has more than {MAX_SLOTS} slots, or none")
+        if offset.min() < -(1 << 31) or (offset + np.maximum(length - 2, 0)).max() >= 1 << 31:
+            raise ValueError("a row has symbols that are no int32")
+        rows, column = np.arange(len(cdf)), np.arange(cdf.shape[1])
+        if cdf[:, 0].any() or (np.diff(cdf) < 0).any() or (cdf[column >= length[:, None]] != SLOTS).any():
+            raise ValueError(f"a row's cumulative frequencies do not rise from 0 to {SLOTS}")
+        if (cdf[rows, length - 1] >= SLOTS).any():
+            raise ValueError("a row's escape has no frequency")
+        object.__setattr__(self, "cdf", cdf.astype(np.uint32))
+        object.__setattr__(self, "offset", offset.astype(np.int32))
+        object.__setattr__(self, "length", length.astype(np.int32))
 
-        A symbol that was counted can be coded; one that is rare is left to the escape, which always has a slot.
-        Raises ValueError for negative counts or rows of more than 255 slots.
+    @classmethod
+    def from_counts(
+        cls, counts: Sequence[Any] | NDArray[Any], offset: Sequence[int] | NDArray[Any], precision: int = PRECISION
+    ) -> Tables:
+        """Tables for rows of counts [T][any number of slots], row t beginning at symbol offset[t].
+
+        Every symbol can be coded; a rare one is left to the escape where that takes fewer bytes, and so is what lies
+        outside the 255 neighbours that hold most. Raises ValueError for counts below zero or any other precision
+        than 12.
         """
-        rows = [_trim(np.asarray(row, np.int64)) for row in counts]
-        lengths = np.array([row.size + 1 for _, row in rows], np.int32)
-        cdf = np.full((len(rows), int(lengths.max(initial=1)) + 1), SLOTS, np.uint32)
-        for t, (_, row) in enumerate(rows):
-            frequencies = quantize(np.append(row, 0), np.append(row > 0, True))
-            cdf[t, : row.size + 2] = np.concatenate([[0], np.cumsum(frequencies)])
-        starts = np.array([int(offset[t]) + skipped for t, (skipped, _) in enumerate(rows)], np.int32)
-        return cls(cdf, starts, lengths)
+        rows = [_fit_row(np.asarray(row, np.int64)) for row in counts]
+        lengths = np.array([frequencies.size for _, frequencies in rows], np.int64)
+        cdf = np.full((len(rows), int(lengths.max(initial=1)) + 1), SLOTS, np.int64)
+        for t, (_, frequencies) in enumerate(rows):
+            cdf[t, : frequencies.size + 1] = np.concatenate([[0], np.cumsum(frequencies)])
+        starts = np.array([int(offset[t]) + skipped for t, (skipped, _) in enumerate(rows)], np.int64)
+        if starts.size and (starts.min() < -(1 << 31) or starts.max() >= 1 << 31):
+            raise ValueError("a row begins at a symbol that is no int32")
+        return cls(cdf.astype(np.uint32), starts.astype(np.int32), lengths.astype(np.int32), precision)
 
     @cached_property
     def slots(self) -> NDArray[np.uint32]:
@@ -68,26 +93,45 @@ class Tables:
         encoding_table(self.cdf, reciprocal, packed)
         return reciprocal, packed
 
-    def bits(self, slots: NDArray[Any], index: NDArray[Any] | None = None) -> float:
-        """Ideal code length in bits of slots [n] (symbol − offset, or length − 1 for an escape), without escape values."""
-        rows = np.zeros(slots.size, np.int64) if index is None else index.astype(np.int64)
-        s = slots.astype(np.int64)
-        frequency = self.cdf[rows, s + 1].astype(np.int64) - self.cdf[rows, s]
-        return float((PRECISION - np.log2(frequency)).sum())
+    @cached_property
+    def coded(self) -> NDArray[np.uint8]:
+        """uint8 [T, L]: the slot that codes each slot: itself, or the escape's where its frequency is 0."""
+        column = np.arange(self.cdf.shape[1] - 1)
+        escape = (self.length - 1)[:, None]
+        return np.where((np.diff(self.cdf.astype(np.int64)) > 0) & (column < escape), column, escape).astype(np.uint8)
+
+    def within(self, dtype: DTypeLike) -> bool:
+        """Whether an integer dtype holds all that the rows cover; what is escaped may still be beyond."""
+        limits, last = np.iinfo(dtype), self.offset.astype(np.int64) + np.maximum(self.length - 2, 0)
+        return bool(self.offset.min() >= limits.min and last.max() <= limits.max)
+
+    def bits(self, symbols: NDArray[Any], index: NDArray[Any] | None = None) -> float:
+        """Ideal code length in bits of symbols [n], escape values included; row index[i] for each, or row 0."""
+        rows = np.zeros(symbols.size, np.int64) if index is None else index.astype(np.int64)
+        slot = symbols.astype(np.int64) - self.offset[rows]
+        escape = self.length[rows].astype(np.int64) - 1
+        coded = np.where((slot >= 0) & (slot < escape), self.coded[rows, np.clip(slot, 0, escape)], escape)
+        frequency = self.cdf[rows, coded + 1].astype(np.int64) - self.cdf[rows, coded]
+        escaped = coded == escape
+        side = escape_bytes(slot[escaped], escape[escaped])
+        return float((PRECISION - np.log2(frequency)).sum()) + 8 * int(side.sum())
 
     def to_bytes(self) -> bytes:
-        """A compact form: varints of the number of tables, and for each its offset, length and frequencies."""
+        """A compact form: varints of the number of tables, of each its offset, length, frequencies; a CRC-16."""
         out = bytearray()
         put_varint(out, len(self.length))
         for t, length in enumerate(self.length.tolist()):
             put_varint(out, _zigzag(int(self.offset[t])))
-            put_frequencies(out, np.diff(self.cdf[t, : length + 1].astype(np.int64)))
-        return bytes(out)
+            put_frequencies(out, np.diff(self.cdf[t, : length + 1]).astype(np.int64))
+        return bytes(out) + crc_hqx(out, 0).to_bytes(2, "little")
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> Tables:
         """Read what `to_bytes` wrote. Raises CorruptData for anything else."""
-        data = bytes(data)
+        data, crc = bytes(data[:-2]), bytes(data[-2:])
+        # an offset has no redundancy of its own: one flipped bit would be other tables
+        if crc != crc_hqx(data, 0).to_bytes(2, "little"):
+            raise CorruptData("tables are damaged")
         count, at = get_varint(data, 0)
         if not 0 < count <= min(len(data), 1 << 16):
             raise CorruptData("a table count is impossible")
@@ -104,7 +148,10 @@ class Tables:
         cdf = np.full((count, int(lengths.max()) + 1), SLOTS, np.uint32)
         for t, row in enumerate(rows):
             cdf[t, : len(row) + 1] = np.concatenate([[0], np.cumsum(row)])
-        return cls(cdf, np.array(offsets, np.int32), lengths)
+        try:
+            return cls(cdf, np.array(offsets, np.int32), lengths)
+        except ValueError as error:
+            raise CorruptData(str(error)) from error
 
 
 @njit(cache=True, nogil=True)
@@ -127,7 +174,9 @@ def quantize(counts, needed):  # type: ignore[no-untyped-def]
         best = -1
         for s in range(n):
             if excess < 0:
-                if needed[s] and (best < 0 or counts[s] * (2 * frequency[best] + 1) > counts[best] * (2 * frequency[s] + 1)):
+                if needed[s] and (
+                    best < 0 or counts[s] * (2 * frequency[best] + 1) > counts[best] * (2 * frequency[s] + 1)
+                ):
                     best = s
             elif frequency[s] > 1 and (
                 best < 0 or counts[s] * (2 * frequency[best] - 1) < counts[best] * (2 * frequency[s] - 1)
@@ -232,17 +281,51 @@ def _read_row(data, at, frequencies):  # type: ignore[no-untyped-def]
     return at if total == SLOTS else -1
 
 
-def _trim(row: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
-    """(slots skipped in front, the row from its first to its last counted symbol)."""
+def _fit_row(row: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
+    """Table for counts int64 [n]: (slots skipped in front, frequencies int64 of those behind and of the escape).
+
+    The smallest of a few that escape symbols up to different counts. Raises ValueError for counts below zero.
+    """
     if row.ndim != 1 or (row < 0).any():
         raise ValueError("counts must be a flat row of whole numbers, none below zero")
-    counted = np.flatnonzero(row)
-    if counted.size == 0:
-        return 0, row[:0]
-    first, last = int(counted[0]), int(counted[-1])
-    if last - first + 2 > MAX_SLOTS:
-        raise ValueError(f"a row spans {last - first + 1} symbols; {MAX_SLOTS - 1} fit, leave the rest to the escape")
-    return first, row[first : last + 1]
+    while sum(row.tolist()) >= 1 << 40:  # what is multiplied with them below fits into 63 bits
+        row = (row + 1) >> 1
+    total = int(row.sum())
+    # a frequency of 1 takes 1/4096 from all others: below about that share of the symbols the escape is cheaper
+    limits = sorted({0} | {total >> shift for shift in range(PRECISION + 4, PRECISION - 2, -1)})
+    tried = [_leave_out(row, limit) for limit in limits]
+    _, skipped, frequencies = min(tried, key=lambda found: found[0])
+    return skipped, frequencies
+
+
+def _leave_out(row: NDArray[np.int64], limit: int) -> tuple[int, int, NDArray[np.int64]]:
+    """(size in 2^−16 bit, slots skipped, frequencies) when symbols with `limit` counts at most are escaped."""
+    kept = np.flatnonzero(row > limit)
+    first, end = (int(kept[0]), int(kept[-1]) + 1) if kept.size else (0, 0)
+    if end - first > MAX_SLOTS - 1:
+        mass = np.concatenate([[0], np.cumsum(np.where(row > limit, row, 0))])
+        first = int(np.argmax(mass[MAX_SLOTS - 1 :] - mass[: -(MAX_SLOTS - 1)]))
+        end = first + MAX_SLOTS - 1
+    inside = np.where(row[first:end] > limit, row[first:end], 0)
+    escaped = row.copy()
+    escaped[first:end] -= inside
+    counts = np.append(inside, escaped.sum())
+    frequencies = quantize(counts, np.append(inside > 0, True))
+    side = int((escaped * escape_bytes(np.arange(row.size) - first, np.int64(end - first))).sum())
+    table = bytearray()
+    put_frequencies(table, frequencies)
+    bits = int((counts * code_lengths()[frequencies]).sum()) + 8 * BITS_ONE * (side + len(table))
+    return bits, first, frequencies
+
+
+def escape_bytes(slot: NDArray[np.int64], escape: NDArray[np.int64] | np.int64) -> NDArray[np.int64]:
+    """Bytes of the escape values of slots [n] (any whole number) in rows with `escape` slots before the escape's."""
+    distance = slot - (escape >> 1)
+    code = np.where(distance < 0, -2 * distance - 1, 2 * distance)
+    size = np.ones(code.shape, np.int64)
+    for shift in (7, 14, 21, 28):
+        size += (code >> shift) > 0
+    return size
 
 
 def put_varint(out: bytearray, value: int) -> None:

@@ -27,7 +27,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from corecompress.artifact import PAYLOAD_INDEX, STEM, Artifact, is_compressed
 from corecompress.checkpoint import MANIFEST, QUANT_METHOD
 from corecompress.errors import CorecompressError, CorruptArtifact
-from corecompress.hf.tensors import check_files, check_unread, lazy_tensors
+from corecompress.hf.tensors import DTYPES, check_files, check_unread, lazy_tensors
 
 PAYLOAD = f"{STEM}.safetensors"
 
@@ -37,8 +37,10 @@ class CorecompressConfig(QuantizationConfigMixin):  # type: ignore[misc]
     dtype="auto" means for this checkpoint where its config.json names none (the first float tensor's)."""
 
     def __init__(self, weights: str = PAYLOAD, dtype: str | None = None, **_: Any):
-        if weights not in (PAYLOAD, PAYLOAD_INDEX):
-            raise CorruptArtifact(f"config.json: its quantization_config names the weights '{weights}'; fetch it again")
+        if weights not in (PAYLOAD, PAYLOAD_INDEX) or dtype not in (None, *DTYPES.values()):
+            raise CorruptArtifact(
+                f"config.json: names weights '{weights}' of dtype '{dtype}', which can't be; fetch it again"
+            )
         self.quant_method = QUANT_METHOD
         self.dequantize = True  # the model comes out dense: transformers forgets the quantization after loading
         self.weights, self.dtype = weights, dtype
@@ -57,7 +59,7 @@ class CorecompressQuantizer(HfQuantizer):  # type: ignore[misc]
         from transformers.integrations import is_deepspeed_zero3_enabled
 
         if is_deepspeed_zero3_enabled():
-            raise CorecompressError("DeepSpeed ZeRO-3 can't load a compressed folder; `corecompress decompress` it first")
+            raise CorecompressError("DeepSpeed ZeRO-3 can't load a compressed folder; corecompress decompress it first")
 
     def update_attn_implementation(self, config: Any) -> Any:
         """The first call that sees the config, before any file is looked for: name the payload file in it.
@@ -67,22 +69,23 @@ class CorecompressQuantizer(HfQuantizer):  # type: ignore[misc]
         config.transformers_weights = self.quantization_config.weights
         if getattr(config, "dtype", None) is None and self.quantization_config.dtype is not None:
             config.dtype = getattr(torch, self.quantization_config.dtype)
-        folder = Path(getattr(config, "name_or_path", None) or "")
-        if is_compressed(folder):  # a local folder: say what is damaged before something stumbles over it
-            self._open(folder)
+        source = getattr(config, "name_or_path", None)
+        if source and is_compressed(Path(source)):  # a local folder: say what is damaged before it trips something up
+            self._open(Path(source))
         return config
 
     def load(self, original: Any, call: inspect.BoundArguments) -> Any:
         """Call transformers' loading with the decoded tensors in place of the payload files."""
-        load_config, files = call.arguments["load_config"], [Path(file) for file in call.arguments["checkpoint_files"]]
+        load_config = call.arguments["load_config"]
+        files = [Path(file) for file in call.arguments["checkpoint_files"]]
         folder = next(file.parent for file in files if _is_payload(file))
-        if not is_compressed(folder):
+        if not is_compressed(folder) and not Path(load_config.pretrained_model_name_or_path).is_dir():
             _fetch_manifest(load_config)
         artifact = self._open(folder)
         tensors = lazy_tensors(artifact)
         call.arguments["state_dict"] = tensors | _plain_tensors(file for file in files if not _is_payload(file))
         call.arguments["checkpoint_files"] = None
-        call.arguments["load_config"] = replace(load_config, hf_quantizer=None)  # from here on the load of a plain checkpoint
+        call.arguments["load_config"] = replace(load_config, hf_quantizer=None)  # or dtypes would be handled otherwise
         loaded = original(*call.args, **call.kwargs)
         check_unread(artifact, tensors)
         self.is_loaded = True
@@ -149,7 +152,7 @@ def _plain_tensors(files: Any) -> dict[str, Any]:
     """Tensors of the further weight files that a few models' classes name (PreTrainedConfig.extra_files)."""
     from safetensors import safe_open
 
-    opened = [safe_open(file, framework="pt") for file in files]
+    opened: list[Any] = [safe_open(file, framework="pt") for file in files]
     return {name: file.get_slice(name) for file in opened for name in file.keys()}  # noqa: SIM118
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from typing import Any
 
 import torch
 
-from corecompress.artifact import NUMBER_BYTES, Artifact, Record
+from corecompress.artifact import Artifact, Record
 from corecompress.errors import CorecompressError, CorruptArtifact
 
 DTYPES = {
@@ -42,7 +41,7 @@ class LazyTensor:
         """Decode it. Raises CorruptArtifact, which names the tensor, when its bytes are damaged."""
         tensor = self._artifact.read(self.record.name, self._threads)
         if tensor.info != self.record.info:  # its stored number was changed into another's
-            raise _damaged(self._artifact, self.record)
+            raise CorruptArtifact(f"{self._artifact.folder}: tensor '{self.record.name}' is damaged; fetch it again")
         self.is_read = True
         return to_torch(tensor.data, self.record)[index]
 
@@ -81,20 +80,14 @@ def check_files(artifact: Artifact) -> None:
         if name == "README.md":
             warnings.warn(f"{artifact.folder / name}: is not as it was written", stacklevel=2)
         else:
+            path = artifact.folder / name
             raise CorruptArtifact(
-                f"{artifact.folder / name}: is damaged or was edited; fetch it again (to edit, decompress the folder first)"
+                f"{path}: is damaged or was edited; fetch it again (decompress the folder to edit it)"
             )
 
 
 def check_unread(artifact: Artifact, tensors: dict[str, LazyTensor]) -> None:
     """Compare the payloads of tensors that the model had no use for with the manifest, without decoding them."""
-    for number, record in enumerate(artifact.manifest.tensors):
-        if not tensors[record.name].is_read:
-            stored = artifact.payload(record.name)
-            digest = hashlib.sha256(stored[NUMBER_BYTES:]).hexdigest()
-            if stored[:NUMBER_BYTES].tobytes() != number.to_bytes(NUMBER_BYTES, "little") or digest != record.payload_sha256:
-                raise _damaged(artifact, record)
-
-
-def _damaged(artifact: Artifact, record: Record) -> CorruptArtifact:
-    return CorruptArtifact(f"{artifact.folder}: tensor '{record.name}' is damaged; fetch corecompress*.safetensors again")
+    for name, tensor in tensors.items():
+        if not tensor.is_read:
+            artifact.check_payload(name)
