@@ -58,8 +58,8 @@ class Used:
 @dataclass(frozen=True)
 class Record:
     """One tensor. component: number in Manifest.components; shard: number in Manifest.source["shards"];
-    bytes: of the payload; payload_sha256, xxh3_128: hashes of the payload and of the decoded bytes; same_as: the earlier tensor
-    whose payload this one shares (a tied tensor, stored once)."""
+    bytes: of the payload; payload_sha256, xxh3_128: hashes of the payload and of the decoded bytes; same_as: the
+    earlier tensor whose payload this one shares (a tied tensor, stored once)."""
 
     name: str
     dtype: str
@@ -216,7 +216,24 @@ class Artifact:
         try:
             return self.stored[name + SUFFIX].read().data
         except KeyError:
-            raise CorruptArtifact(f"{self.folder}: the payload of tensor '{name}' is missing; fetch it again") from None
+            raise self._lost(name) from None
+
+    def mapped(self, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The same without a copy: pages of the file, which count as memory of this process while it is mapped."""
+        try:
+            place = self.stored[name + SUFFIX]
+        except KeyError:
+            raise self._lost(name) from None
+        return self._maps[place.path][place.start : place.start + place.info.nbytes]
+
+    @cached_property
+    def _maps(self) -> dict[Path, np.ndarray[Any, np.dtype[np.uint8]]]:
+        import numpy as np
+
+        return {header.path: np.memmap(header.path, np.uint8, "r") for header in self.headers}
+
+    def _lost(self, name: str) -> CorruptArtifact:
+        return CorruptArtifact(f"{self.folder}: the payload of tensor '{name}' is missing; fetch it again")
 
     def read(self, name: str, threads: int = 1) -> Tensor:
         """Decode one tensor by name. Raises CorruptArtifact that names it when its bytes are damaged."""

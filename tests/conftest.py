@@ -68,3 +68,15 @@ def refused(cli: Cli) -> Callable[..., str]:
         return lines[0]
 
     return run
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """numba's cache looks at the file of a kernel only, not at those of the kernels that it calls: when any of them
+    is newer than a cached one, start afresh."""
+    root = Path(__file__).parent.parent
+    folders = [root / "corecompress" / "coding", *root.glob("plugins/*/corecompress_*")]
+    sources = [path.stat().st_mtime for folder in folders for path in folder.glob("*.py")]
+    cached = [path for folder in folders for path in folder.glob("__pycache__/*.nb?")]
+    if cached and max(sources) > min(path.stat().st_mtime for path in cached):
+        for path in cached:
+            path.unlink(missing_ok=True)

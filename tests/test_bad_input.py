@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import checkpoints
-import corecompress
 import pytest
 from conftest import Cli
+
+import corecompress
 
 Refused = Callable[..., str]
 
@@ -249,7 +250,9 @@ def test_flipped_bits_are_found(minilm: Path, cli: Cli, tmp_path: Path) -> None:
         places = {0, size - 1, *(rng.randrange(size) for _ in range(6))}
         flips += [(path.relative_to(out).as_posix(), at, rng.randrange(8)) for at in sorted(places)]
     text = "\n".join(f"{name} {at} {bit}" for name, at, bit in flips if name != "README.md")
-    done = subprocess.run([sys.executable, "-c", FLIP_AND_LOAD, out], input=text, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FLIP_AND_LOAD, out], input=text, capture_output=True, text=True, check=True
+    )
     assert done.stdout.startswith("0 "), done.stdout
     for name, at, bit in flips:
         good = (out / name).read_bytes()

@@ -8,7 +8,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import checkpoints
-import corecompress
 import numpy as np
 import pytest
 from conftest import Cli
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+import corecompress
 from corecompress.checkpoint import open_checkpoint
 from corecompress.components import BITS, TensorInfo
 from corecompress.safetensors_file import header_bytes, read_header
@@ -25,7 +25,9 @@ shapes = st.lists(st.integers(0, 7), max_size=4).map(tuple)
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(sorted(BITS)), shapes), min_size=1, max_size=6))
-def test_any_dtypes_and_shapes(tmp_path_factory: pytest.TempPathFactory, kinds: list[tuple[str, tuple[int, ...]]]) -> None:
+def test_any_dtypes_and_shapes(
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[tuple[str, tuple[int, ...]]]
+) -> None:
     kinds = [(dtype, shape) for dtype, shape in kinds if int(np.prod(shape)) * BITS[dtype] % 8 == 0]
     if not kinds:
         return
@@ -68,7 +70,9 @@ def test_a_header_from_a_stranger(tmp_path_factory: pytest.TempPathFactory, data
 
 
 def test_shards_in_and_out(tmp_path: Path, cli: Cli) -> None:
-    parts = [checkpoints.weights(*((f"l{n}.{k}.weight", "BF16", (60, 50)) for k in range(4)), seed=4 * n) for n in range(3)]
+    parts = [
+        checkpoints.weights(*((f"l{n}.{k}.weight", "BF16", (60, 50)) for k in range(4)), seed=4 * n) for n in range(3)
+    ]
     source = checkpoints.write_checkpoint(tmp_path / "source", parts)
     assert cli("compress", source, "-o", tmp_path / "out", "--shard-size", "20kB", "-q").returncode == 0
     index = json.loads((tmp_path / "out" / "corecompress.safetensors.index.json").read_text())
@@ -122,7 +126,10 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 def test_memory_has_a_ceiling(tmp_path: Path) -> None:
     """A checkpoint larger than the limit: peak resident memory measured from outside."""
-    parts = [checkpoints.weights(*((f"l{n}.{k}.weight", "I16", (4000, 2500)) for k in range(10)), seed=10 * n) for n in range(4)]
+    parts = [
+        checkpoints.weights(*((f"l{n}.{k}.weight", "I16", (4000, 2500)) for k in range(10)), seed=10 * n)
+        for n in range(4)
+    ]
     source = checkpoints.write_checkpoint(tmp_path / "source", parts)
     del parts
     limit = 600_000_000
@@ -148,8 +155,18 @@ class Hub(BaseHTTPRequestHandler):
         files = sorted(p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file())
         parts = self.path.partition("?")[0].strip("/").split("/")
         if parts[:2] == ["api", "models"]:
-            entries = [{"type": "file", "path": n, "rfilename": n, "size": (self.folder / n).stat().st_size, "oid": "0"} for n in files]
-            info = {"id": "org/model", "modelId": "org/model", "sha": self.commit, "siblings": entries, "tags": [], "downloads": 0}
+            entries = [
+                {"type": "file", "path": n, "rfilename": n, "size": (self.folder / n).stat().st_size, "oid": "0"}
+                for n in files
+            ]
+            info = {
+                "id": "org/model",
+                "modelId": "org/model",
+                "sha": self.commit,
+                "siblings": entries,
+                "tags": [],
+                "downloads": 0,
+            }
             answer = json.dumps(entries if "tree" in parts else info).encode()
             headers = {"Content-Type": "application/json"}
         elif "resolve" in parts and "/".join(parts[4:]) in files:
@@ -198,11 +215,17 @@ def test_manifest_says_everything(small: Path, tmp_path: Path) -> None:
     assert manifest["format"] == 1
     assert (manifest["recipe"], manifest["seed"]) == ("lossless(level=1)", 5)
     component = manifest["components"][0]
-    assert (component["distribution"], component["name"], component["options"]) == ("corecompress-lossless", "lossless", {"level": 1})
-    sha256 = subprocess.run(["sha256sum", small / "model.safetensors"], capture_output=True, text=True, check=True).stdout
+    assert (component["distribution"], component["name"], component["options"]) == (
+        "corecompress-lossless",
+        "lossless",
+        {"level": 1},
+    )
+    sha256 = subprocess.run(
+        ["sha256sum", small / "model.safetensors"], capture_output=True, text=True, check=True
+    ).stdout
     assert manifest["source"]["shards"][0]["sha256"] == sha256.split()[0]
     record = manifest["tensors"][0]
-    assert {"name", "dtype", "shape", "component", "bytes", "payload_sha256", "sha256"} <= record.keys()
+    assert {"name", "dtype", "shape", "component", "bytes", "payload_sha256", "xxh3_128"} <= record.keys()
 
 
 def test_a_newer_format_is_refused(small: Path, refused, tmp_path: Path) -> None:

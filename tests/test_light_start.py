@@ -25,7 +25,9 @@ except SystemExit as done:
 """
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("compress", "--help"), ("plugins",), ("plugins", "list", "--json")])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("compress", "--help"), ("plugins",), ("plugins", "list", "--json")]
+)
 def test_command_line_is_light(arguments: tuple[str, ...]) -> None:
     assert not imported_by(run_cli(*arguments)).intersection(HEAVY)
 

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import corecompress
 import pytest
 from conftest import Cli
 from safetensors import safe_open
+
+import corecompress
 
 LOAD = """
 import sys, torch

@@ -13,7 +13,7 @@ from corecompress import Component, hookimpl
 def compressor_components():
     return [Component("{name}", "{module}.work:Store", "stores bytes as they are")]
 """
-WORK = '''
+WORK = """
 import numpy as np
 from dataclasses import dataclass
 from corecompress.components import TensorCompressor, option
@@ -29,7 +29,7 @@ class Store(TensorCompressor):
     def __init__(self, options): self.options = options
     def encode(self, tensor): return tensor.data.tobytes()
     def decode(self, payload, info, threads=1): return np.frombuffer(payload, np.uint8).copy()
-'''
+"""
 
 
 class Site:
@@ -157,9 +157,13 @@ def test_two_give_one_name(site: Site, cli: Cli, refused, small: Path, tmp_path:
     assert plugins["corecompress-lossless"]["status"] == "ok", "a bundled name can't be taken"
     line = refused("compress", small, "-o", tmp_path / "out", "-r", "store", **site.environment)
     assert "acme-one 1.2.3 and acme-two 1.2.3" in line
-    chosen = cli("--block-plugin", "acme-two", "compress", small, "-o", tmp_path / "out", "-r", "store", "-q", **site.environment)
+    chosen = cli(
+        "--block-plugin", "acme-two", "compress", small, "-o", tmp_path / "out", "-r", "store", "-q", **site.environment
+    )
     assert chosen.returncode == 0, chosen.stderr
-    assert json.loads((tmp_path / "out" / "corecompress.json").read_text())["components"][0]["distribution"] == "acme-one"
+    assert (
+        json.loads((tmp_path / "out" / "corecompress.json").read_text())["components"][0]["distribution"] == "acme-one"
+    )
 
 
 def test_allow_and_block(site: Site, cli: Cli, refused) -> None:

@@ -4,18 +4,20 @@ import json
 from pathlib import Path
 
 import checkpoints
-import corecompress
 import pytest
 from conftest import Cli
 from hypothesis import given
 from hypothesis import strategies as st
 
+import corecompress
 from corecompress.errors import CorecompressError
 from corecompress.recipe import Spec, parse, parse_data, parse_spec
 
 words = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True).filter(lambda w: w not in ("true", "false", "none"))
 plain = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(max_size=12)
+
+
 def specs(value: st.SearchStrategy) -> st.SearchStrategy:
     return st.builds(Spec, words, st.dictionaries(words.map(lambda w: w.replace("-", "_")), value, max_size=3))
 
@@ -58,7 +60,9 @@ def test_examples() -> None:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     entries = [("emb.weight", "F32", (100, 40)), ("layer.0.weight", "F32", (40, 40)), ("layer.0.bias", "F32", (40,))]
-    return checkpoints.write_checkpoint(tmp_path / "model", [checkpoints.weights(*entries, ("head.weight", "F32", (9, 40)))])
+    return checkpoints.write_checkpoint(
+        tmp_path / "model", [checkpoints.weights(*entries, ("head.weight", "F32", (9, 40)))]
+    )
 
 
 def toml(tmp_path: Path, text: str) -> Path:
@@ -74,7 +78,10 @@ def test_rules_drop_and_plan(model: Path, cli: Cli, tmp_path: Path) -> None:
         '[[rule]]\nuse = "lossless"\noptions = { level = 2 }\n',
     )
     planned = json.loads(cli("plan", model, "-r", recipe, "--json").stdout)
-    assert [(count, text.partition("]")[0]) for text, count, _, _ in planned["rules"]] == [(2, "[emb.*, *.bias"), (1, "[*")]
+    assert [(count, text.partition("]")[0]) for text, count, _, _ in planned["rules"]] == [
+        (2, "[emb.*, *.bias"),
+        (1, "[*"),
+    ]
     assert planned["dropped"] == ["head.weight"]
     summary = corecompress.compress(model, tmp_path / "out", recipe=str(recipe))
     assert {row.name for row in summary.tensors} == {"emb.weight", "layer.0.weight", "layer.0.bias"}
@@ -85,7 +92,10 @@ def test_rules_drop_and_plan(model: Path, cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('[[rule]]\nmatch = "enb.*"\nuse = "lossless"', "pattern 'enb.*' matches no tensor; the nearest tensor is 'emb.weight'"),
+        (
+            '[[rule]]\nmatch = "enb.*"\nuse = "lossless"',
+            "pattern 'enb.*' matches no tensor; the nearest tensor is 'emb.weight'",
+        ),
         ('drop = ["nothing.*"]\n[[rule]]\nuse = "lossless"', "pattern 'nothing.*' matches no tensor"),
         ('[[rule]]\nuse = "lossless"\n[[rule]]\nmatch = "emb.*"\nuse = "lossless"', "takes no tensor"),
         ('[[rule]]\nmatsch = "emb.*"\nuse = "lossless"', "did you mean 'match'?"),

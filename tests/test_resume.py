@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 import checkpoints
-import corecompress
 import pytest
 from conftest import Cli
 
-SLOW = '''
+import corecompress
+
+SLOW = """
 import time
 from corecompress import Component, hookimpl
 from corecompress.components import TensorCompressor
@@ -31,7 +32,7 @@ class Slow(TensorCompressor):
     def decode(self, payload, info, threads=1):
         import numpy as np
         return np.frombuffer(payload, np.uint8).copy()
-'''
+"""
 
 
 @pytest.fixture
@@ -62,9 +63,7 @@ def kill_after(lines: int, how: int, slow: Path, source: Path, out: Path, *more:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("shard", ["5GB", "40kB"])
-def test_resume_ends_in_the_same_bytes(
-    how: int, shard: str, many: Path, slow: Path, cli: Cli, tmp_path: Path
-) -> None:
+def test_resume_ends_in_the_same_bytes(how: int, shard: str, many: Path, slow: Path, cli: Cli, tmp_path: Path) -> None:
     out, straight = tmp_path / "out", tmp_path / "straight"
     size = ("--shard-size", shard)
     assert kill_after(9, how, slow, many, out, *size) != 0

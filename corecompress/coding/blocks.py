@@ -1,12 +1,12 @@
 """One block of bytes with a model of its own: constant, stored, or rANS with a table built from its histogram.
 
-    mode 0  constant: the byte
-    mode 1  stored: the bytes
-    mode 2  single: smallest byte, the frequencies of the bytes from there on, eight states, words
-    mode 3  paired: two bytes a symbol, for planes where 15 values are nearly all (exponents): twice as fast.
-            varint number of values m, the values, frequencies of the m·m pairs and the escape, varint length of the
-            escaped pairs, these (varint pairs since the last one, two bytes) and the last byte of an odd block,
-            eight states, words
+mode 0  constant: the byte
+mode 1  stored: the bytes
+mode 2  single: smallest byte, the frequencies of the bytes from there on, eight states, words
+mode 3  paired: two bytes a symbol, for planes where 15 values are nearly all (exponents): twice as fast.
+        varint number of values m, the values, frequencies of the m·m pairs and the escape, varint length of the
+        escaped pairs, these (varint pairs since the last one, two bytes) and the last byte of an odd block,
+        eight states, words
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from corecompress.coding.chunks import Part
 from corecompress.coding.rans import (
-    IDENTITY,
     LANES,
     SLOTS,
     decode_words,
@@ -30,11 +29,12 @@ from corecompress.coding.scratch import scratch
 from corecompress.coding.tables import (
     BITS_ONE,
     code_lengths,
-    get_frequencies,
-    get_varint,
     put_frequencies,
     put_varint,
     quantize,
+    read_long,
+    read_row,
+    read_short,
 )
 from corecompress.errors import CorruptData
 
@@ -43,8 +43,6 @@ NO_INDEX = np.empty(0, np.uint16)
 STATE_BYTES = 4 * LANES
 PAIR_VALUES = 15
 SAMPLE = 1 << 14
-LARGEST_HEAD = 1024
-"""Bytes of a table and what stands before it, at most."""
 
 
 def encode_block(plane: NDArray[np.uint8]) -> list[Part]:
@@ -77,27 +75,8 @@ def encode_block(plane: NDArray[np.uint8]) -> list[Part]:
 
 def decode_block(data: memoryview, out: NDArray[np.uint8]) -> None:
     """Decode into out uint8 [n ≥ 1], contiguous. Raises CorruptData unless `data` is exactly one block of n bytes."""
-    mode, body = (data[0], data[1:]) if len(data) else (-1, data)
-    if mode == CONSTANT and len(body) == 1:
-        out[:] = body[0]
-    elif mode == STORED and len(body) == out.size:
-        out[:] = np.frombuffer(body, np.uint8)
-    elif mode == SINGLE:
-        first, at = get_varint(bytes(body[:LARGEST_HEAD]), 0)
-        frequencies, at = get_frequencies(bytes(body[:LARGEST_HEAD]), at)
-        if first + len(frequencies) > 256:
-            raise CorruptData("a block's table has symbols that are no bytes")
-        cdf = np.concatenate([np.zeros(first + 1, np.int64), np.cumsum(frequencies)])
-        _decode(body[at:], cdf, IDENTITY, out)
-    elif mode == PAIRED:
-        _decode_paired(body, out)
-    else:
+    if not read_block(np.frombuffer(data, np.uint8), out, np.empty(SLOTS, np.uint32)):
         raise CorruptData("a block of bytes is damaged")
-
-
-def stored_bytes(data: memoryview) -> NDArray[np.uint8] | None:
-    """The bytes of a stored block without a copy; None for the other modes."""
-    return np.frombuffer(data[1:], np.uint8) if len(data) and data[0] == STORED else None
 
 
 def _looks_random(plane: NDArray[np.uint8]) -> bool:
@@ -133,24 +112,6 @@ def _encode_paired(plane: NDArray[np.uint8], counts: NDArray[np.int64], most: in
     return [bytes(head) + escaped[:size].tobytes(), *_code(pairs, np.concatenate([[0], np.cumsum(frequencies)]))]
 
 
-def _decode_paired(body: memoryview, out: NDArray[np.uint8]) -> None:
-    head = bytes(body[:LARGEST_HEAD])
-    count, at = get_varint(head, 0)
-    values = np.frombuffer(head[at : at + count], np.uint8).astype(np.uint16)
-    frequencies, at = get_frequencies(head, at + count)
-    size, at = get_varint(head, at)
-    if not 0 < count <= PAIR_VALUES or len(frequencies) != count**2 + 1 or values.size != count or at + size > len(body):
-        raise CorruptData("a block's pairs are damaged")
-    escaped, escape = np.frombuffer(body[at : at + size], np.uint8), count**2
-    meaning = np.zeros(256, np.uint16)
-    meaning[:escape] = (values[:, None] | (values[None, :] << 8)).reshape(-1)
-    cdf = np.concatenate([[0], np.cumsum(frequencies)])
-    even = out[: out.size & ~1]
-    _decode(body[at + size :], cdf, meaning, even.view("<u2"))
-    if not patch_pairs(escaped, out):
-        raise CorruptData("a block's escaped bytes are damaged")
-
-
 def _expected_bytes(counts: NDArray[np.int64], frequencies: NDArray[np.int64]) -> int:
     return int((counts * code_lengths()[frequencies]).sum()) // BITS_ONE // 8
 
@@ -165,16 +126,76 @@ def _code(symbols: NDArray[np.uint8], cdf: NDArray[np.int64]) -> list[Part]:
     return [states.tobytes(), words[start:].copy().view(np.uint8)]
 
 
-def _decode(body: memoryview, cdf: NDArray[np.int64], meaning: NDArray[np.generic], out: NDArray[np.generic]) -> None:
-    """Undo `_code`. Raises CorruptData when the stream does not end where it should."""
-    if len(body) < STATE_BYTES or len(body) % 2:
-        raise CorruptData("a block of bytes is cut off")
-    table = np.zeros(SLOTS, np.uint32)
-    slot_table(cdf.astype(np.uint32), cdf.size - 1, table)
-    states = np.frombuffer(body[:STATE_BYTES], "<u4").astype(np.uint32)
-    words = np.frombuffer(body[STATE_BYTES:], "<u2")
-    if not decode_words(words, table, meaning, out, states):
-        raise CorruptData("a block of bytes does not end where it should")
+@njit(cache=True, nogil=True)
+def read_block(data, out, table):  # type: ignore[no-untyped-def]
+    """Decode a block uint8 [m] into out uint8 [n ≥ 1]; False unless it is exactly one block of n bytes.
+
+    table: uint32 [4096], changed. One kernel for all of it, so that a thread that decodes needs Python's lock once.
+    """
+    if data.size < 2:
+        return False
+    mode, body = data[0], data[1:]
+    if mode == CONSTANT:
+        out[:] = body[0]
+        return body.size == 1
+    if mode == STORED:
+        if body.size == out.size:
+            out[:] = body
+        return body.size == out.size
+    if mode == SINGLE:
+        first, at = read_short(body, 0)
+        cdf, at = _read_cdf(body, at)
+        if at < 0 or first + cdf.size - 1 > 256:
+            return False
+        meaning = np.zeros(256, np.uint8)
+        for s in range(cdf.size - 1):
+            meaning[s] = first + s
+        return _read_words(body[at:], cdf, table, meaning, out)
+    return mode == PAIRED and _read_paired(body, out, table)
+
+
+@njit(cache=True, nogil=True)
+def _read_paired(body, out, table):  # type: ignore[no-untyped-def]
+    count, at = read_short(body, 0)
+    if at < 0 or not 0 < count <= PAIR_VALUES or at + count > body.size:
+        return False
+    values = body[at : at + count]
+    cdf, at = _read_cdf(body, at + count)
+    if at < 0 or cdf.size - 2 != count * count:
+        return False
+    size, at = read_long(body, at)
+    if at < 0 or size > body.size - at:
+        return False
+    meaning = np.zeros(256, np.uint16)
+    for s in range(count * count):
+        meaning[s] = np.uint16(values[s // count]) | (np.uint16(values[s % count]) << np.uint16(8))
+    even = out[: out.size & ~1].view(np.uint16)
+    return _read_words(body[at + size :], cdf, table, meaning, even) and patch_pairs(body[at : at + size], out)
+
+
+@njit(cache=True, nogil=True)
+def _read_cdf(data, at):  # type: ignore[no-untyped-def]
+    """(cumulative frequencies uint32 [n + 1], position behind) of a table; position −1 for a damaged one."""
+    last, at = read_short(data, at) if at >= 0 else (np.int64(0), -1)
+    cdf = np.zeros(min(last, 255) + 2, np.uint32)
+    if at < 0 or last > 255:
+        return cdf, -1
+    frequencies = np.zeros(last + 1, np.int64)
+    at = read_row(data, at, frequencies)
+    for s in range(last + 1 if at >= 0 else 0):
+        cdf[s + 1] = cdf[s] + frequencies[s]
+    return cdf, at
+
+
+@njit(cache=True, nogil=True)
+def _read_words(body, cdf, table, meaning, out):  # type: ignore[no-untyped-def]
+    """States and words under one table into `out`; False when the stream does not end where it should."""
+    if body.size < STATE_BYTES or body.size % 2:
+        return False
+    slot_table(cdf, cdf.size - 1, table)
+    states = np.empty(LANES, np.uint32)
+    states[:] = body[:STATE_BYTES].view(np.uint32)
+    return decode_words(body[STATE_BYTES:].view(np.uint16), table, meaning, out, states)
 
 
 @njit(cache=True, nogil=True)
@@ -206,7 +227,7 @@ def to_pairs(plane, classes, count, pairs, escaped):  # type: ignore[no-untyped-
 @njit(cache=True, nogil=True)
 def patch_pairs(escaped, out):  # type: ignore[no-untyped-def]
     """Put escaped pairs and an odd last byte into out uint8 [n]; False when they do not fit."""
-    at, pair, end = 0, 0, escaped.size - (out.size & 1)
+    at, pair, end = 0, np.int64(0), escaped.size - (out.size & 1)
     if end < 0:
         return False
     while at < end:

@@ -12,7 +12,7 @@ A decoding table has 2^12 slots of one uint32: symbol in 8 bits, frequency − 1
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, uint8, uint32, uint64
+from numba import njit, uint32, uint64
 
 PRECISION = 12
 SLOTS = 1 << PRECISION
@@ -227,8 +227,18 @@ def decode_words_indexed(words, table, index, out, states):  # type: ignore[no-u
         e5 = table[(uint32(index[i + uint64(5)]) << _SHIFT) + (x5 & _MASK)]
         e6 = table[(uint32(index[i + uint64(6)]) << _SHIFT) + (x6 & _MASK)]
         e7 = table[(uint32(index[i + uint64(7)]) << _SHIFT) + (x7 & _MASK)]
-        out[i], out[i + uint64(1)], out[i + uint64(2)], out[i + uint64(3)] = e0 >> _TOP, e1 >> _TOP, e2 >> _TOP, e3 >> _TOP
-        out[i + uint64(4)], out[i + uint64(5)], out[i + uint64(6)], out[i + uint64(7)] = e4 >> _TOP, e5 >> _TOP, e6 >> _TOP, e7 >> _TOP
+        out[i], out[i + uint64(1)], out[i + uint64(2)], out[i + uint64(3)] = (
+            e0 >> _TOP,
+            e1 >> _TOP,
+            e2 >> _TOP,
+            e3 >> _TOP,
+        )
+        out[i + uint64(4)], out[i + uint64(5)], out[i + uint64(6)], out[i + uint64(7)] = (
+            e4 >> _TOP,
+            e5 >> _TOP,
+            e6 >> _TOP,
+            e7 >> _TOP,
+        )
         x0, position = _refill(_step(x0, e0), words, position)
         x1, position = _refill(_step(x1, e1), words, position)
         x2, position = _refill(_step(x2, e2), words, position)

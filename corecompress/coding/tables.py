@@ -219,7 +219,7 @@ def get_frequencies(data: bytes, at: int) -> tuple[NDArray[np.int64], int]:
     if last >= MAX_SLOTS:
         raise CorruptData("a frequency table is too long")
     frequencies = np.zeros(last + 1, np.int64)
-    at = _read_row(np.frombuffer(data, np.uint8), at, frequencies)
+    at = read_row(np.frombuffer(data, np.uint8), at, frequencies)
     if at < 0:
         raise CorruptData("a frequency table is damaged")
     return frequencies, at
@@ -249,7 +249,7 @@ def _write_row(frequencies, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _read_short(data, at):  # type: ignore[no-untyped-def]
+def read_short(data, at):  # type: ignore[no-untyped-def]
     """(value, position behind) of a varint of one or two bytes in its shortest form; position −1 for anything else."""
     if at >= data.size:
         return np.int64(0), -1
@@ -262,16 +262,30 @@ def _read_short(data, at):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _read_row(data, at, frequencies):  # type: ignore[no-untyped-def]
+def read_long(data, at):  # type: ignore[no-untyped-def]
+    """The same for varints of up to four bytes."""
+    value, shift = np.int64(0), 0
+    while shift < 28 and 0 <= at < data.size:
+        byte = np.int64(data[at])
+        value |= (byte & 127) << shift
+        at += 1
+        if byte < 128:
+            return (value, at) if byte > 0 or shift == 0 else (np.int64(0), -1)
+        shift += 7
+    return np.int64(0), -1
+
+
+@njit(cache=True, nogil=True)
+def read_row(data, at, frequencies):  # type: ignore[no-untyped-def]
     """Fill frequencies int64 [n]; the position behind them, −1 unless they stand there in their only valid form."""
     s, total, after_zeros = 0, 0, False
     while s < frequencies.size:
-        value, at = _read_short(data, at)
+        value, at = read_short(data, at)
         if at < 0 or (after_zeros and value == 0):
             return -1
         after_zeros = value == 0
         if after_zeros:
-            run, at = _read_short(data, at)
+            run, at = read_short(data, at)
             if at < 0 or s + run >= frequencies.size:
                 return -1
             s += run

@@ -24,10 +24,10 @@ from transformers.quantizers import auto
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from corecompress.artifact import PAYLOAD_INDEX, STEM, Artifact, is_compressed
+from corecompress.artifact import PAYLOAD_INDEX, STEM, is_compressed
 from corecompress.checkpoint import MANIFEST, QUANT_METHOD
 from corecompress.errors import CorecompressError, CorruptArtifact
-from corecompress.hf.tensors import DTYPES, check_files, check_unread, lazy_tensors
+from corecompress.hf.tensors import DTYPES, OpenedFolder
 
 PAYLOAD = f"{STEM}.safetensors"
 
@@ -52,7 +52,7 @@ class CorecompressQuantizer(HfQuantizer):  # type: ignore[misc]
     def __init__(self, quantization_config: CorecompressConfig, **kwargs: Any):
         super().__init__(quantization_config, **kwargs)
         self.is_loaded = False
-        self._artifact: Artifact | None = None
+        self._opened: OpenedFolder | None = None
         _wrap_loading()
 
     def validate_environment(self, *args: Any, **kwargs: Any) -> None:
@@ -81,22 +81,20 @@ class CorecompressQuantizer(HfQuantizer):  # type: ignore[misc]
         folder = next(file.parent for file in files if _is_payload(file))
         if not is_compressed(folder) and not Path(load_config.pretrained_model_name_or_path).is_dir():
             _fetch_manifest(load_config)
-        artifact = self._open(folder)
-        tensors = lazy_tensors(artifact)
-        call.arguments["state_dict"] = tensors | _plain_tensors(file for file in files if not _is_payload(file))
+        opened = self._open(folder)
+        opened.wait()
+        call.arguments["state_dict"] = opened.tensors | _plain_tensors(file for file in files if not _is_payload(file))
         call.arguments["checkpoint_files"] = None
         call.arguments["load_config"] = replace(load_config, hf_quantizer=None)  # or dtypes would be handled otherwise
         loaded = original(*call.args, **call.kwargs)
-        check_unread(artifact, tensors)
+        opened.check_unread()
         self.is_loaded = True
         return loaded
 
-    def _open(self, folder: Path) -> Artifact:
-        if self._artifact is None or self._artifact.folder != folder:
-            artifact = Artifact(folder)
-            check_files(artifact)
-            self._artifact = artifact
-        return self._artifact
+    def _open(self, folder: Path) -> OpenedFolder:
+        if self._opened is None or self._opened.artifact.folder != folder:
+            self._opened = OpenedFolder(folder)
+        return self._opened
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         if not self.is_loaded:  # nothing was decoded, so these weights are random
@@ -104,7 +102,7 @@ class CorecompressQuantizer(HfQuantizer):  # type: ignore[misc]
                 f"transformers {transformers.__version__} loads models in a way that this corecompress doesn't know; "
                 "pip install --upgrade corecompress, or `corecompress decompress` the folder"
             )
-        self._artifact = None
+        self._opened = None
         vars(model.config).pop("transformers_weights", None)
         return model
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from corecompress.artifact import Artifact, Record
 from corecompress.errors import CorecompressError, CorruptArtifact
+from corecompress.memory import Arena, allocate_from
 
 DTYPES = {
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "C64": "complex64", "BOOL": "bool"},
@@ -20,6 +23,9 @@ DTYPES = {
 }
 """safetensors' dtypes -> names in torch (F4 packs two values into an element there)."""
 
+AHEAD = 1 << 30
+"""Bytes of dense tensors that are decoded before transformers asks."""
+
 WORKERS = 4
 """Threads in which transformers asks for tensors, at most."""
 
@@ -27,9 +33,10 @@ WORKERS = 4
 class LazyTensor:
     """Stands for a tensor as safetensors' slices do: shape and dtype at once, the values when it is indexed."""
 
-    def __init__(self, artifact: Artifact, record: Record, threads: int):
+    def __init__(self, artifact: Artifact, record: Record, threads: int, arena: Arena):
         self.record, self.is_read = record, False
-        self._artifact, self._threads = artifact, threads
+        self._ready: torch.Tensor | None = None
+        self._artifact, self._threads, self._arena = artifact, threads, arena
 
     def get_shape(self) -> list[int]:
         return list(self.record.shape)
@@ -39,20 +46,68 @@ class LazyTensor:
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         """Decode it. Raises CorruptArtifact, which names the tensor, when its bytes are damaged."""
-        tensor = self._artifact.read(self.record.name, self._threads)
+        if self._ready is None:
+            self.decode()
+        assert self._ready is not None
+        ready, self._ready = self._ready, None  # transformers asks once; who asks again, decodes again
+        return ready[index]
+
+    def decode(self) -> None:
+        """Decode now what will be asked for later."""
+        stored = self._artifact.mapped(self.record.name)
+        try:
+            with allocate_from(self._arena):
+                tensor = self._artifact.decode(stored, self.record.name, self._threads)
+        except CorecompressError:
+            raise
+        except Exception:  # a decoder that stumbled: over damaged bytes, or by a fault of its own
+            self._artifact.check_payload(self.record.name)
+            raise
         if tensor.info != self.record.info:  # its stored number was changed into another's
             raise CorruptArtifact(f"{self._artifact.folder}: tensor '{self.record.name}' is damaged; fetch it again")
-        self.is_read = True
-        return to_torch(tensor.data, self.record)[index]
+        self.is_read, self._ready = True, to_torch(tensor.data, self.record)
 
 
-def lazy_tensors(artifact: Artifact) -> dict[str, Any]:
-    """Every tensor of the manifest. Raises CorecompressError where one is missing, or a plugin to decode it."""
-    assert artifact.headers is not None  # read and compared here and not in a worker thread; so are the decoders
-    assert artifact.decoders is not None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // WORKERS)
-    return {record.name: LazyTensor(artifact, record, threads) for record in artifact.manifest.tensors}
+class OpenedFolder:
+    """A compressed folder, checked, whose tensors are being decoded while transformers builds the model.
+
+    The first gigabyte is decoded ahead, in threads of its own: transformers' threads ask for one tensor at a time and
+    wait for Python's lock in between, which costs a small model more than decoding does. Raises CorruptArtifact that
+    names a damaged file, CorecompressError where a plugin to decode is missing.
+    """
+
+    def __init__(self, folder: Path):
+        self.artifact = artifact = Artifact(folder)
+        check_files(artifact)
+        assert artifact.headers is not None  # read and compared here and not in a worker thread; so are the decoders
+        assert artifact.decoders is not None
+        arena, threads = Arena(), max(1, cores() // WORKERS)
+        self.tensors = {r.name: LazyTensor(artifact, r, threads, arena) for r in artifact.manifest.tensors}
+        self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="corecompress")
+        self._futures, room = [], AHEAD
+        for tensor in sorted(self.tensors.values(), key=lambda tensor: -tensor.record.info.nbytes):
+            if tensor.record.info.nbytes <= room:
+                room -= tensor.record.info.nbytes
+                self._futures.append(self._pool.submit(tensor.decode))
+
+    def wait(self) -> None:
+        """Until what is decoded ahead is there. Raises CorruptArtifact that names a damaged tensor."""
+        try:
+            for future in self._futures:
+                future.result()
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def check_unread(self) -> None:
+        """Compare the payloads of tensors that the model had no use for with the manifest, without decoding them."""
+        for name, tensor in self.tensors.items():
+            if not tensor.is_read:
+                self.artifact.check_payload(name)
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def to_torch(data: Any, record: Record) -> torch.Tensor:
@@ -68,6 +123,8 @@ def to_torch(data: Any, record: Record) -> torch.Tensor:
     shape = list(record.shape)
     if record.dtype == "F4":
         shape[-1] //= 2
+    if not data.size:  # torch can't view nothing as another dtype
+        return torch.empty(shape, dtype=dtype)
     return torch.from_numpy(data).view(dtype).reshape(shape)
 
 
@@ -84,10 +141,3 @@ def check_files(artifact: Artifact) -> None:
             raise CorruptArtifact(
                 f"{path}: is damaged or was edited; fetch it again (decompress the folder to edit it)"
             )
-
-
-def check_unread(artifact: Artifact, tensors: dict[str, LazyTensor]) -> None:
-    """Compare the payloads of tensors that the model had no use for with the manifest, without decoding them."""
-    for name, tensor in tensors.items():
-        if not tensor.is_read:
-            artifact.check_payload(name)
