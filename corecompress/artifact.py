@@ -181,6 +181,10 @@ class Artifact:
         """Where each payload and state stands, by its name in the payload files."""
         return {stored.info.name: stored for header in self.headers for stored in header.tensors}
 
+    def load_decoders(self) -> None:
+        """Read headers and states and build the components now, not in a worker thread."""
+        self.stored, self.decoders  # noqa: B018  (cached when first asked for)
+
     @cached_property
     def decoders(self) -> tuple[TensorCompressor | None, ...]:
         """The components of the manifest, built and restored; None for those that took part only in compressing.
@@ -242,14 +246,16 @@ class Artifact:
     def decode(self, stored: np.ndarray[Any, np.dtype[np.uint8]], name: str, threads: int = 1) -> Tensor:
         """Decode what `payload` gave, and compare the result with its recorded hash.
 
-        `name` says in an error whose bytes these are; the record is found by the number in front of them. The
-        payload's own hash is not asked: damage shows in the result (`check_payload` is for verifying).
+        The number in front of them must be that of `name`. The payload's own hash is not asked: damage shows in the
+        result (`check_payload` is for verifying).
         """
         damaged = CorruptArtifact(f"{self.folder}: tensor '{name}' is damaged; fetch {STEM}*.safetensors again")
         number = int.from_bytes(stored[:NUMBER_BYTES].tobytes(), "little")
         if len(stored) < NUMBER_BYTES or number >= len(self.manifest.tensors):
             raise damaged
         record = self.manifest.tensors[number]
+        if record.name != name:
+            raise damaged
         if record.same_as is not None:
             original = self.read(record.same_as, threads)
             return Tensor(record.info, original.data)
@@ -263,6 +269,14 @@ class Artifact:
             dense = decoder.decode(memoryview(payload.data), record.info, threads)
         except CorruptData:
             raise damaged from None
+        except Exception as problem:  # a decoder that stumbled: over damaged bytes, or by a fault of its own
+            if hash_bytes(payload) != record.payload_sha256:
+                raise damaged from None
+            used = self.manifest.components[record.component]
+            raise CorecompressError(
+                f"{self.folder}: {used.distribution} {used.version} can't decode tensor '{name}' "
+                f"({type(problem).__name__}: {problem}); tell its author"
+            ) from problem
         if dense.nbytes != record.info.nbytes or hash_dense(dense) != record.xxh3_128:
             raise CorruptArtifact(f"{self.folder}: tensor '{record.name}' does not decode to what was recorded")
         return Tensor(record.info, dense)
@@ -304,15 +318,16 @@ def header_hash(path: Path, data_start: int) -> str:
         return hash_bytes(file.read(data_start))
 
 
-def compressed_config(config: dict[str, Any], infos: Iterable[TensorInfo], payload_files: int) -> dict[str, Any]:
+def compressed_config(
+    config: dict[str, Any], first_shard: Iterable[TensorInfo], index_metadata: dict[str, Any], payload_files: int
+) -> dict[str, Any]:
     """The config with what makes transformers hand the folder to corecompress.
 
-    weights: what names the payload files; dtype: what transformers would find out from the weights, the first float
-    tensor's, where the config doesn't say.
+    weights: what names the payload files; dtype: what transformers would find out from the plain weights where no
+    config says it, the index's or that of the first file's first float tensor by name.
     """
-    ours: dict[str, Any] = {"quant_method": QUANT_METHOD, "format": FORMAT}
-    ours["weights"] = f"{STEM}.safetensors" if payload_files == 1 else PAYLOAD_INDEX
-    if config.get("dtype", config.get("torch_dtype")) is None:
-        floats = [info.dtype for info in infos if info.dtype in TORCH]
-        ours |= {"dtype": TORCH[floats[0]]} if floats else {}
+    floats = [info.dtype for info in sorted(first_shard, key=lambda info: info.name) if info.dtype in TORCH]
+    dtype = index_metadata.get("dtype") or (TORCH[floats[0]] if floats else None)
+    weights = f"{STEM}.safetensors" if payload_files == 1 else PAYLOAD_INDEX
+    ours = {"quant_method": QUANT_METHOD, "format": FORMAT, "weights": weights, "dtype": dtype}
     return {**config, "quantization_config": ours}

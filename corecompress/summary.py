@@ -225,7 +225,7 @@ def verify_artifact(folder: Path, against: str | Path | None, settings: Settings
     try:
         artifact = Artifact(folder)
         problems = [f"{folder / name}: is missing or damaged; fetch it again" for name in artifact.damaged_files()]
-        _ = artifact.stored, artifact.decoders
+        artifact.load_decoders()
     except CorruptArtifact as problem:
         return Verified(str(folder), 0, 0, (str(problem),))
     records = artifact.manifest.tensors

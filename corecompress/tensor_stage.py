@@ -259,7 +259,8 @@ def _write_rest(run: Run, checkpoint: Checkpoint, manifest: Manifest) -> None:
     """The files beside the payloads: those that go along, config.json, the card, and last the manifest."""
     names = {name: ORIGINAL_CARD if name == "README.md" else name for name in checkpoint.carried}
     files: list[FileRecord] = carry_files(checkpoint.folder, names, run.partial)
-    config = compressed_config(checkpoint.config, checkpoint.tensors, len(manifest.payloads))
+    first_shard = [stored.info for stored in checkpoint.shards[0].tensors]
+    config = compressed_config(checkpoint.config, first_shard, checkpoint.index_metadata, len(manifest.payloads))
     (run.partial / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     write_card(run.partial / "README.md", manifest, checkpoint)
     written = ["config.json", "README.md"] + ([PAYLOAD_INDEX] if len(manifest.payloads) > 1 else [])

@@ -358,6 +358,7 @@ def test_empty_tensors(tmp_path: Path) -> None:
         assert_same(*both(Hollow.from_pretrained, out, tmp_path / "plain", dtype=dtype))
 
 
+@pytest.mark.skipif(not hasattr(transformers.PreTrainedConfig, "extra_files"), reason="new in transformers 5.23")
 def test_weight_files_that_a_models_class_adds(tmp_path: Path) -> None:
     class WithHeadConfig(transformers.BertConfig):  # type: ignore[misc]
         extra_files = ("head.safetensors",)

@@ -75,7 +75,8 @@ def encode_block(plane: NDArray[np.uint8]) -> list[Part]:
 
 def decode_block(data: memoryview, out: NDArray[np.uint8]) -> None:
     """Decode into out uint8 [n ≥ 1], contiguous. Raises CorruptData unless `data` is exactly one block of n bytes."""
-    if not read_block(np.frombuffer(data, np.uint8), out, np.empty(SLOTS, np.uint32)):
+    pairs = out[: out.size & ~1].view("<u2")
+    if not read_block(np.frombuffer(data.toreadonly(), np.uint8), out, pairs, np.empty(SLOTS, np.uint32)):
         raise CorruptData("a block of bytes is damaged")
 
 
@@ -127,20 +128,22 @@ def _code(symbols: NDArray[np.uint8], cdf: NDArray[np.int64]) -> list[Part]:
 
 
 @njit(cache=True, nogil=True)
-def read_block(data, out, table):  # type: ignore[no-untyped-def]
+def read_block(data, out, pairs, table):  # type: ignore[no-untyped-def]
     """Decode a block uint8 [m] into out uint8 [n ≥ 1]; False unless it is exactly one block of n bytes.
 
-    table: uint32 [4096], changed. One kernel for all of it, so that a thread that decodes needs Python's lock once.
+    pairs: uint16 [n // 2], the same memory as `out`; table: uint32 [4096], changed. One kernel for all of it, so that
+    a thread that decodes needs Python's lock once.
     """
     if data.size < 2:
         return False
     mode, body = data[0], data[1:]
     if mode == CONSTANT:
-        out[:] = body[0]
+        for i in range(out.size):  # a slice assignment would take seconds to compile, for its error message
+            out[i] = body[0]
         return body.size == 1
     if mode == STORED:
-        if body.size == out.size:
-            out[:] = body
+        for i in range(out.size if body.size == out.size else 0):
+            out[i] = body[i]
         return body.size == out.size
     if mode == SINGLE:
         first, at = read_short(body, 0)
@@ -151,11 +154,11 @@ def read_block(data, out, table):  # type: ignore[no-untyped-def]
         for s in range(cdf.size - 1):
             meaning[s] = first + s
         return _read_words(body[at:], cdf, table, meaning, out)
-    return mode == PAIRED and _read_paired(body, out, table)
+    return mode == PAIRED and _read_paired(body, out, pairs, table)
 
 
 @njit(cache=True, nogil=True)
-def _read_paired(body, out, table):  # type: ignore[no-untyped-def]
+def _read_paired(body, out, pairs, table):  # type: ignore[no-untyped-def]
     count, at = read_short(body, 0)
     if at < 0 or not 0 < count <= PAIR_VALUES or at + count > body.size:
         return False
@@ -169,8 +172,7 @@ def _read_paired(body, out, table):  # type: ignore[no-untyped-def]
     meaning = np.zeros(256, np.uint16)
     for s in range(count * count):
         meaning[s] = np.uint16(values[s // count]) | (np.uint16(values[s % count]) << np.uint16(8))
-    even = out[: out.size & ~1].view(np.uint16)
-    return _read_words(body[at + size :], cdf, table, meaning, even) and patch_pairs(body[at : at + size], out)
+    return _read_words(body[at + size :], cdf, table, meaning, pairs) and patch_pairs(body[at : at + size], out)
 
 
 @njit(cache=True, nogil=True)
@@ -194,8 +196,11 @@ def _read_words(body, cdf, table, meaning, out):  # type: ignore[no-untyped-def]
         return False
     slot_table(cdf, cdf.size - 1, table)
     states = np.empty(LANES, np.uint32)
-    states[:] = body[:STATE_BYTES].view(np.uint32)
-    return decode_words(body[STATE_BYTES:].view(np.uint16), table, meaning, out, states)
+    for lane in range(LANES):
+        states[lane] = np.uint32(0)
+        for k in range(4):
+            states[lane] |= np.uint32(body[4 * lane + k]) << np.uint32(8 * k)
+    return decode_words(body[STATE_BYTES:], table, meaning, out, states)
 
 
 @njit(cache=True, nogil=True)

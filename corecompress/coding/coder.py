@@ -198,7 +198,7 @@ def _decode_chunk(
     if end < at + STATE_BYTES or (end - at - STATE_BYTES) % 2:
         raise CorruptData("a chunk is cut off")
     states = np.frombuffer(data[at : at + STATE_BYTES], "<u4").astype(np.uint32)
-    words = np.frombuffer(data[at + STATE_BYTES : end], "<u2")
+    words = np.frombuffer(data[at + STATE_BYTES : end], np.uint8)
     slots = scratch("slots", out.size, np.uint8)
     if rows.size:
         complete = decode_words_indexed(words, table, rows, slots, states)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from corecompress.coding.blocks import STORED, encode_block, read_block
 from corecompress.coding.chunks import Part, join_chunks, map_chunks, split_chunks
+from corecompress.coding.rans import SLOTS
+from corecompress.coding.scratch import scratch
 from corecompress.errors import CorruptData
 
 CHUNK = 1 << 19
@@ -40,7 +42,7 @@ def encode_planes(
 
 def decode_planes(payload: memoryview, out: NDArray[np.uint8], width: int, rotate: bool, threads: int = 1) -> None:
     """Decode into out uint8 [n · width]. Raises CorruptData for bytes that `encode_planes` never wrote."""
-    data = np.frombuffer(payload, np.uint8)
+    data = np.frombuffer(payload.toreadonly(), np.uint8)  # one form of array, or kernels would be compiled twice
     lengths = [len(piece) for piece in split_chunks(payload, width * -(-out.size // CHUNK))]
     ends = data.size - sum(lengths) + np.cumsum([0, *lengths])
     count = len(lengths) // width
@@ -49,7 +51,10 @@ def decode_planes(payload: memoryview, out: NDArray[np.uint8], width: int, rotat
     def work(share: tuple[int, int]) -> None:
         first, last = share
         pieces, target = ends[first * width : last * width + 1], out[first * CHUNK : last * CHUNK]
-        if not decode_chunks(data, pieces, width, rotate, CHUNK, target):
+        planes = scratch("planes", CHUNK, np.uint8).reshape(width, CHUNK // width)
+        table = np.empty(SLOTS, np.uint32)
+        whole = DECODE[width](data, pieces, rotate, planes, planes.view("<u2"), table, target.view(f"<u{width}"))
+        if not whole:
             raise CorruptData("a chunk of planes is damaged")
 
     map_chunks(work, [share for share in itertools.pairwise(cuts) if share[0] < share[1]], threads)
@@ -138,52 +143,82 @@ def merge64(p0, p1, p2, p3, p4, p5, p6, p7, rotate, words):  # type: ignore[no-u
 
 
 @njit(cache=True, nogil=True)
-def _plane(data, start, end, out, table):  # type: ignore[no-untyped-def]
-    """(whether the block is whole, its bytes): `out`, decoded, or of a stored block the payload's own."""
-    if end - start == out.size + 1 and data[start] == STORED:
+def _plane(data, ends, at, n, scratch, pairs, table):  # type: ignore[no-untyped-def]
+    """(whether the block data[ends[at] : ends[at + 1]] is whole, its n bytes): of a stored one the payload's own."""
+    start, end = ends[at], ends[at + 1]
+    if end - start == n + 1 and data[start] == STORED:
         return True, data[start + 1 : end]
-    return read_block(data[start:end], out, table), out
+    return read_block(data[start:end], scratch[:n], pairs[: n // 2], table), scratch[:n]
 
 
 @njit(cache=True, nogil=True)
-def decode_chunks(data, ends, width, rotate, chunk, out):  # type: ignore[no-untyped-def]
-    """Decode chunks of `chunk` bytes into out uint8 [n]; False for damage.
+def decode8(data, ends, rotate, planes, pairs, table, out):  # type: ignore[no-untyped-def]
+    """Decode chunks into out uint8 [n], elements of one byte; False for damage.
 
-    data: uint8, where ends [chunks · width + 1] bound the blocks, plane by plane. One kernel for all of it, so that a
-    thread that decodes needs Python's lock once a tensor.
+    data: uint8, in which ends [chunks · width + 1] bound the blocks, plane by plane; rotate: whether signs were moved;
+    planes: uint8 [width, elements of a chunk] and pairs: the same memory as uint16; table: uint32 [4096], changed.
+    One kernel for all of it, so that a thread that decodes needs Python's lock once a tensor.
     """
-    table, scratch = np.empty(4096, np.uint32), np.empty((width, chunk // width), np.uint8)
-    for number in range((ends.size - 1) // width):
-        target = out[number * chunk : min((number + 1) * chunk, out.size)]
-        at, n = number * width, target.size // width
-        ok0, p0 = _plane(data, ends[at], ends[at + 1], target if width == 1 else scratch[0, :n], table)
-        if not ok0:
+    chunk = planes.shape[1]
+    for number in range(ends.size - 1):
+        target = out[number * chunk : (number + 1) * chunk]
+        ok, p0 = _plane(data, ends, number, target.size, planes[0], pairs[0], table)
+        if not ok:
             return False
-        if width == 1:
-            if p0.size and data[ends[at]] == STORED:
-                target[:] = p0
-            continue
-        ok1, p1 = _plane(data, ends[at + 1], ends[at + 2], scratch[1, :n], table)
-        if not ok1:
+        for i in range(target.size):
+            target[i] = p0[i]
+    return True
+
+
+@njit(cache=True, nogil=True)
+def decode16(data, ends, rotate, planes, pairs, table, out):  # type: ignore[no-untyped-def]
+    """The same for elements of two bytes, out uint16 [n]."""
+    chunk = planes.shape[1]
+    for number in range((ends.size - 1) // 2):
+        target, at = out[number * chunk : (number + 1) * chunk], 2 * number
+        ok0, p0 = _plane(data, ends, at, target.size, planes[0], pairs[0], table)
+        ok1, p1 = _plane(data, ends, at + 1, target.size, planes[1], pairs[1], table)
+        if not (ok0 and ok1):
             return False
-        if width == 2:
-            merge16(p0, p1, rotate, target.view(np.uint16))
-            continue
-        ok2, p2 = _plane(data, ends[at + 2], ends[at + 3], scratch[2, :n], table)
-        ok3, p3 = _plane(data, ends[at + 3], ends[at + 4], scratch[3, :n], table)
-        if not (ok2 and ok3):
+        merge16(p0, p1, rotate, target)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def decode32(data, ends, rotate, planes, pairs, table, out):  # type: ignore[no-untyped-def]
+    """The same for elements of four bytes, out uint32 [n]."""
+    chunk = planes.shape[1]
+    for number in range((ends.size - 1) // 4):
+        target, at = out[number * chunk : (number + 1) * chunk], 4 * number
+        ok0, p0 = _plane(data, ends, at, target.size, planes[0], pairs[0], table)
+        ok1, p1 = _plane(data, ends, at + 1, target.size, planes[1], pairs[1], table)
+        ok2, p2 = _plane(data, ends, at + 2, target.size, planes[2], pairs[2], table)
+        ok3, p3 = _plane(data, ends, at + 3, target.size, planes[3], pairs[3], table)
+        if not (ok0 and ok1 and ok2 and ok3):
             return False
-        if width == 4:
-            merge32(p0, p1, p2, p3, rotate, target.view(np.uint32))
-            continue
-        ok4, p4 = _plane(data, ends[at + 4], ends[at + 5], scratch[4, :n], table)
-        ok5, p5 = _plane(data, ends[at + 5], ends[at + 6], scratch[5, :n], table)
-        ok6, p6 = _plane(data, ends[at + 6], ends[at + 7], scratch[6, :n], table)
-        ok7, p7 = _plane(data, ends[at + 7], ends[at + 8], scratch[7, :n], table)
-        if not (ok4 and ok5 and ok6 and ok7):
+        merge32(p0, p1, p2, p3, rotate, target)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def decode64(data, ends, rotate, planes, pairs, table, out):  # type: ignore[no-untyped-def]
+    """The same for elements of eight bytes, out uint64 [n]."""
+    chunk = planes.shape[1]
+    for number in range((ends.size - 1) // 8):
+        target, at = out[number * chunk : (number + 1) * chunk], 8 * number
+        ok0, p0 = _plane(data, ends, at, target.size, planes[0], pairs[0], table)
+        ok1, p1 = _plane(data, ends, at + 1, target.size, planes[1], pairs[1], table)
+        ok2, p2 = _plane(data, ends, at + 2, target.size, planes[2], pairs[2], table)
+        ok3, p3 = _plane(data, ends, at + 3, target.size, planes[3], pairs[3], table)
+        ok4, p4 = _plane(data, ends, at + 4, target.size, planes[4], pairs[4], table)
+        ok5, p5 = _plane(data, ends, at + 5, target.size, planes[5], pairs[5], table)
+        ok6, p6 = _plane(data, ends, at + 6, target.size, planes[6], pairs[6], table)
+        ok7, p7 = _plane(data, ends, at + 7, target.size, planes[7], pairs[7], table)
+        if not (ok0 and ok1 and ok2 and ok3 and ok4 and ok5 and ok6 and ok7):
             return False
-        merge64(p0, p1, p2, p3, p4, p5, p6, p7, rotate, target.view(np.uint64))
+        merge64(p0, p1, p2, p3, p4, p5, p6, p7, rotate, target)
     return True
 
 
 SPLIT = {2: split16, 4: split32, 8: split64}
+DECODE = {1: decode8, 2: decode16, 4: decode32, 8: decode64}

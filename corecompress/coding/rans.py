@@ -27,6 +27,7 @@ _MASK = uint32(SLOTS - 1)
 _SHIFT = uint32(PRECISION)
 _TOP = uint32(24)
 _WORD = uint32(16)
+_BYTE = uint32(8)
 _FLOOR = uint32(LOW)
 _ONE = uint32(1)
 
@@ -135,7 +136,7 @@ def encode_words(symbols, index, reciprocal, packed, words, states):  # type: ig
 
 
 @njit(cache=True, nogil=True)
-def _tail(words, position, table, index, meaning, out, first, states):  # type: ignore[no-untyped-def]
+def _tail(data, position, table, index, meaning, out, first, states):  # type: ignore[no-untyped-def]
     """Decode symbols from `first` on, one by one, every read checked; the position, or −1 when words run out."""
     for i in range(first, out.size):
         lane = i % LANES
@@ -145,10 +146,10 @@ def _tail(words, position, table, index, meaning, out, first, states):  # type: 
         out[i] = meaning[entry >> _TOP]
         x = _step(x, entry)
         if x < _FLOOR:
-            if position >= words.size:
+            if position + 2 > data.size:
                 return np.int64(-1)
-            x = (x << _WORD) | uint32(words[position])
-            position += 1
+            x = (x << _WORD) | uint32(data[position]) | (uint32(data[position + 1]) << _BYTE)
+            position += 2
         states[lane] = x
     return position
 
@@ -159,16 +160,17 @@ def _step(x, entry):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _refill(x, words, position):  # type: ignore[no-untyped-def]
+def _refill(x, data, position):  # type: ignore[no-untyped-def]
     # whether a word is needed is as good as random, so this must not become a branch: arithmetic instead of `if`
     short = uint32(x < _FLOOR)
-    return (x << (short << uint32(4))) | (uint32(words[position]) & (uint32(0) - short)), position + uint64(short)
+    word = uint32(data[position]) | (uint32(data[position + uint64(1)]) << _BYTE)
+    return (x << (short << uint32(4))) | (word & (uint32(0) - short)), position + uint64(short << _ONE)
 
 
 @njit(inline="always")
-def _ends(words, position, states):  # type: ignore[no-untyped-def]
+def _ends(data, position, states):  # type: ignore[no-untyped-def]
     """Whether a stream ended as every encoder's does."""
-    if position != words.size:
+    if position != data.size:
         return False
     for lane in range(LANES):
         if states[lane] != _FLOOR:
@@ -177,17 +179,17 @@ def _ends(words, position, states):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def decode_words(words, table, meaning, out, states):  # type: ignore[no-untyped-def]
+def decode_words(data, table, meaning, out, states):  # type: ignore[no-untyped-def]
     """Decode out.size symbols, each through `meaning`, into out [n]; True when the stream ends as it should.
 
-    words: uint16 [w]; table: uint32 [4096] slots; meaning: [256] of out's dtype, what to write for each symbol;
-    states: uint32 [8], changed. No read is out of bounds, whatever the words and states are.
+    data: uint8 [2w], the words; table: uint32 [4096] slots; meaning: [256] of out's dtype, what to write for each
+    symbol; states: uint32 [8], changed. No read is out of bounds, whatever the words and states are.
     """
     x0, x1, x2, x3 = states[0], states[1], states[2], states[3]
     x4, x5, x6, x7 = states[4], states[5], states[6], states[7]
     # unsigned, or every access would first ask whether its index counts from the end
     position, i = uint64(0), uint64(0)
-    last, safe = uint64(max(out.size - LANES + 1, 0)), uint64(max(words.size - LANES + 1, 0))
+    last, safe = uint64(max(out.size - LANES + 1, 0)), uint64(max(data.size - 2 * LANES + 1, 0))
     while i < last and position < safe:
         e0, e1, e2, e3 = table[x0 & _MASK], table[x1 & _MASK], table[x2 & _MASK], table[x3 & _MASK]
         e4, e5, e6, e7 = table[x4 & _MASK], table[x5 & _MASK], table[x6 & _MASK], table[x7 & _MASK]
@@ -195,29 +197,29 @@ def decode_words(words, table, meaning, out, states):  # type: ignore[no-untyped
         out[i + uint64(2)], out[i + uint64(3)] = meaning[e2 >> _TOP], meaning[e3 >> _TOP]
         out[i + uint64(4)], out[i + uint64(5)] = meaning[e4 >> _TOP], meaning[e5 >> _TOP]
         out[i + uint64(6)], out[i + uint64(7)] = meaning[e6 >> _TOP], meaning[e7 >> _TOP]
-        x0, position = _refill(_step(x0, e0), words, position)
-        x1, position = _refill(_step(x1, e1), words, position)
-        x2, position = _refill(_step(x2, e2), words, position)
-        x3, position = _refill(_step(x3, e3), words, position)
-        x4, position = _refill(_step(x4, e4), words, position)
-        x5, position = _refill(_step(x5, e5), words, position)
-        x6, position = _refill(_step(x6, e6), words, position)
-        x7, position = _refill(_step(x7, e7), words, position)
+        x0, position = _refill(_step(x0, e0), data, position)
+        x1, position = _refill(_step(x1, e1), data, position)
+        x2, position = _refill(_step(x2, e2), data, position)
+        x3, position = _refill(_step(x3, e3), data, position)
+        x4, position = _refill(_step(x4, e4), data, position)
+        x5, position = _refill(_step(x5, e5), data, position)
+        x6, position = _refill(_step(x6, e6), data, position)
+        x7, position = _refill(_step(x7, e7), data, position)
         i += uint64(LANES)
     states[0], states[1], states[2], states[3] = x0, x1, x2, x3
     states[4], states[5], states[6], states[7] = x4, x5, x6, x7
-    end = _tail(words, np.int64(position), table, np.empty(0, np.uint16), meaning, out, np.int64(i), states)
-    return _ends(words, end, states)
+    end = _tail(data, np.int64(position), table, np.empty(0, np.uint16), meaning, out, np.int64(i), states)
+    return _ends(data, end, states)
 
 
 @njit(cache=True, nogil=True)
-def decode_words_indexed(words, table, index, out, states):  # type: ignore[no-untyped-def]
+def decode_words_indexed(data, table, index, out, states):  # type: ignore[no-untyped-def]
     """The same with a table for each symbol: table uint32 [T · 4096], index uint16 [n], each < T; out uint8 [n]."""
     x0, x1, x2, x3 = states[0], states[1], states[2], states[3]
     x4, x5, x6, x7 = states[4], states[5], states[6], states[7]
     # unsigned, or every access would first ask whether its index counts from the end
     position, i = uint64(0), uint64(0)
-    last, safe = uint64(max(out.size - LANES + 1, 0)), uint64(max(words.size - LANES + 1, 0))
+    last, safe = uint64(max(out.size - LANES + 1, 0)), uint64(max(data.size - 2 * LANES + 1, 0))
     while i < last and position < safe:
         e0 = table[(uint32(index[i]) << _SHIFT) + (x0 & _MASK)]
         e1 = table[(uint32(index[i + uint64(1)]) << _SHIFT) + (x1 & _MASK)]
@@ -239,16 +241,16 @@ def decode_words_indexed(words, table, index, out, states):  # type: ignore[no-u
             e6 >> _TOP,
             e7 >> _TOP,
         )
-        x0, position = _refill(_step(x0, e0), words, position)
-        x1, position = _refill(_step(x1, e1), words, position)
-        x2, position = _refill(_step(x2, e2), words, position)
-        x3, position = _refill(_step(x3, e3), words, position)
-        x4, position = _refill(_step(x4, e4), words, position)
-        x5, position = _refill(_step(x5, e5), words, position)
-        x6, position = _refill(_step(x6, e6), words, position)
-        x7, position = _refill(_step(x7, e7), words, position)
+        x0, position = _refill(_step(x0, e0), data, position)
+        x1, position = _refill(_step(x1, e1), data, position)
+        x2, position = _refill(_step(x2, e2), data, position)
+        x3, position = _refill(_step(x3, e3), data, position)
+        x4, position = _refill(_step(x4, e4), data, position)
+        x5, position = _refill(_step(x5, e5), data, position)
+        x6, position = _refill(_step(x6, e6), data, position)
+        x7, position = _refill(_step(x7, e7), data, position)
         i += uint64(LANES)
     states[0], states[1], states[2], states[3] = x0, x1, x2, x3
     states[4], states[5], states[6], states[7] = x4, x5, x6, x7
-    end = _tail(words, np.int64(position), table, index, IDENTITY, out, np.int64(i), states)
-    return _ends(words, end, states)
+    end = _tail(data, np.int64(position), table, index, IDENTITY, out, np.int64(i), states)
+    return _ends(data, end, states)

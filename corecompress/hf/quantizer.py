@@ -82,7 +82,7 @@ class CorecompressQuantizer(HfQuantizer):  # type: ignore[misc]
         if not is_compressed(folder) and not Path(load_config.pretrained_model_name_or_path).is_dir():
             _fetch_manifest(load_config)
         opened = self._open(folder)
-        opened.wait()
+        opened.decode_ahead()
         call.arguments["state_dict"] = opened.tensors | _plain_tensors(file for file in files if not _is_payload(file))
         call.arguments["checkpoint_files"] = None
         call.arguments["load_config"] = replace(load_config, hf_quantizer=None)  # or dtypes would be handled otherwise

@@ -35,7 +35,7 @@ class LazyTensor:
 
     def __init__(self, artifact: Artifact, record: Record, threads: int, arena: Arena):
         self.record, self.is_read = record, False
-        self._ready: torch.Tensor | None = None
+        self._ready: Any = None
         self._artifact, self._threads, self._arena = artifact, threads, arena
 
     def get_shape(self) -> list[int]:
@@ -48,55 +48,43 @@ class LazyTensor:
         """Decode it. Raises CorruptArtifact, which names the tensor, when its bytes are damaged."""
         if self._ready is None:
             self.decode()
-        assert self._ready is not None
         ready, self._ready = self._ready, None  # transformers asks once; who asks again, decodes again
         return ready[index]
 
     def decode(self) -> None:
         """Decode now what will be asked for later."""
         stored = self._artifact.mapped(self.record.name)
-        try:
-            with allocate_from(self._arena):
-                tensor = self._artifact.decode(stored, self.record.name, self._threads)
-        except CorecompressError:
-            raise
-        except Exception:  # a decoder that stumbled: over damaged bytes, or by a fault of its own
-            self._artifact.check_payload(self.record.name)
-            raise
-        if tensor.info != self.record.info:  # its stored number was changed into another's
-            raise CorruptArtifact(f"{self._artifact.folder}: tensor '{self.record.name}' is damaged; fetch it again")
+        with allocate_from(self._arena):
+            tensor = self._artifact.decode(stored, self.record.name, self._threads)
         self.is_read, self._ready = True, to_torch(tensor.data, self.record)
 
 
 class OpenedFolder:
-    """A compressed folder, checked, whose tensors are being decoded while transformers builds the model.
+    """A compressed folder, its files checked, and its tensors by their original names.
 
-    The first gigabyte is decoded ahead, in threads of its own: transformers' threads ask for one tensor at a time and
-    wait for Python's lock in between, which costs a small model more than decoding does. Raises CorruptArtifact that
-    names a damaged file, CorecompressError where a plugin to decode is missing.
+    Raises CorruptArtifact that names a damaged file, CorecompressError where a plugin to decode is missing.
     """
 
     def __init__(self, folder: Path):
         self.artifact = artifact = Artifact(folder)
         check_files(artifact)
-        assert artifact.headers is not None  # read and compared here and not in a worker thread; so are the decoders
-        assert artifact.decoders is not None
+        artifact.load_decoders()
         arena, threads = Arena(), max(1, cores() // WORKERS)
         self.tensors = {r.name: LazyTensor(artifact, r, threads, arena) for r in artifact.manifest.tensors}
-        self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="corecompress")
-        self._futures, room = [], AHEAD
+
+    def decode_ahead(self) -> None:
+        """Decode the first gigabyte in threads of our own, largest first.
+
+        transformers' threads ask for one tensor at a time and wait for Python's lock in between, which costs a small
+        model more than decoding does. Raises CorruptArtifact that names a damaged tensor.
+        """
+        ahead, room = [], AHEAD
         for tensor in sorted(self.tensors.values(), key=lambda tensor: -tensor.record.info.nbytes):
             if tensor.record.info.nbytes <= room:
                 room -= tensor.record.info.nbytes
-                self._futures.append(self._pool.submit(tensor.decode))
-
-    def wait(self) -> None:
-        """Until what is decoded ahead is there. Raises CorruptArtifact that names a damaged tensor."""
-        try:
-            for future in self._futures:
-                future.result()
-        finally:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+                ahead.append(tensor)
+        with ThreadPoolExecutor(cores(), thread_name_prefix="corecompress") as pool:
+            list(pool.map(LazyTensor.decode, ahead))
 
     def check_unread(self) -> None:
         """Compare the payloads of tensors that the model had no use for with the manifest, without decoding them."""

@@ -68,7 +68,8 @@ def compressed_table(summary: Summary, seconds: float | None = None) -> Renderab
     took = f" in {human_seconds(seconds)}" if seconds is not None else ""
     count = len(summary.tensors)
     lines = [f"{summary.path}: {count} tensors, {summary.parameters:,} parameters, recipe {summary.recipe}{took}"]
-    lines.append("Every tensor was decoded again and checked.")
+    if seconds is not None:
+        lines.append("Every tensor was decoded again and checked.")
     if summary.source and summary.source.get("left_behind"):
         lines.append("Left behind (other copies of the weights): " + ", ".join(summary.source["left_behind"]))
     return Group(table, *(Text(line) for line in lines))
