@@ -9,12 +9,12 @@ from pathlib import Path
 from corecompress.artifact import ORIGINAL_CARD, PAYLOAD_INDEX, Artifact, Record
 from corecompress.checkpoint import INDEX
 from corecompress.components import Progress, Tensor, TensorCompressor
+from corecompress.engines.budget import CONSTANT_MEMORY
 from corecompress.engines.local import run_in_order
 from corecompress.errors import CorruptArtifact
 from corecompress.hashing import hash_file
 from corecompress.run import Settings
 from corecompress.safetensors_file import header_bytes
-from corecompress.tensor_stage import CONSTANT_MEMORY
 from corecompress.writer import carry_files, workplace
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from corecompress.artifact import Artifact, Record, is_compressed
 from corecompress.checkpoint import Checkpoint, open_checkpoint
 from corecompress.components import Progress, Tensor, TensorInfo
+from corecompress.engines.budget import CONSTANT_MEMORY, memory_budget
 from corecompress.engines.local import run_in_order
 from corecompress.errors import CorecompressError, CorruptArtifact
 from corecompress.plugins import Registry
@@ -18,7 +19,6 @@ from corecompress.recipe import Recipe
 from corecompress.routing import Stage, resolve, route
 from corecompress.run import Settings
 from corecompress.safetensors_file import Stored, read_range
-from corecompress.tensor_stage import CONSTANT_MEMORY, memory_budget
 
 if TYPE_CHECKING:
     import numpy as np

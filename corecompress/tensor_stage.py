@@ -24,18 +24,16 @@ from corecompress.artifact import (
 )
 from corecompress.checkpoint import MANIFEST, Checkpoint
 from corecompress.components import Job, Progress, Tensor, TensorInfo
+from corecompress.engines.budget import memory_budget
 from corecompress.engines.local import run_in_order
 from corecompress.errors import CorecompressError
 from corecompress.hashing import hash_bytes, hash_dense, hash_file
 from corecompress.journal import Journal
 from corecompress.report.card import write_card
 from corecompress.routing import Routing, Stage, route
-from corecompress.run import Run, Settings
+from corecompress.run import Run
 from corecompress.safetensors_file import Stored
 from corecompress.writer import PayloadWriter, carry_files, file_record
-
-CONSTANT_MEMORY = 400 << 20
-"""Bytes that the process holds besides tensors: Python, numba, compiled code, hub client."""
 
 MANIFEST_ROW = 420
 """Bytes of a tensor's line in the manifest and its entry in the payload file's header, about."""
@@ -80,21 +78,6 @@ def code_tensors(run: Run, checkpoint: Checkpoint) -> None:
     check_complete(manifest, checkpoint)
     _write_rest(run, checkpoint, manifest)
     journal.close()
-
-
-def memory_budget(routing: Routing, infos: list[TensorInfo], settings: Settings) -> int:
-    """Bytes that tensors under way may hold. Raises CorecompressError when the largest alone needs more."""
-    needs = {info.name: int(routing.stage_of(info.name).component.memory(info)) for info in infos}
-    largest = max(needs, key=lambda name: needs[name], default="")
-    need = needs.get(largest, 0)
-    if settings.max_memory is None:
-        return max(2 * need, 256 << 20)
-    if need + CONSTANT_MEMORY > settings.max_memory:
-        raise CorecompressError(
-            f"--max-memory {settings.max_memory / 1e6:.0f} MB: tensor '{largest}' alone needs "
-            f"{(need + CONSTANT_MEMORY) / 1e6:.0f} MB; allow that much"
-        )
-    return settings.max_memory - CONSTANT_MEMORY
 
 
 def describe_source(checkpoint: Checkpoint, progress: Progress) -> dict[str, Any]:

@@ -207,7 +207,6 @@ def _decode_chunk(
     if not complete:
         raise CorruptData("a chunk does not end where it should")
     side = np.frombuffer(data[end:], np.uint8)
-    side = np.frombuffer(data[end:], np.uint8)
     direct = out.dtype in (np.uint8, np.int32) and tables.within(out.dtype)
     values = out if direct else np.empty(out.size, np.int32)
     limits, held = np.iinfo(out.dtype), np.iinfo(values.dtype)

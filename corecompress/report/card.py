@@ -6,6 +6,7 @@ from pathlib import Path
 
 from corecompress.artifact import Manifest
 from corecompress.checkpoint import Checkpoint
+from corecompress.report.units import human_bytes
 
 TEXT = """---
 library_name: transformers
@@ -35,8 +36,6 @@ transformers finds corecompress by itself. Where that is switched off (TORCH_DEV
 
 def write_card(path: Path, manifest: Manifest, checkpoint: Checkpoint) -> None:
     """Write the card of a compressed folder. It mentions the original's own card, README.original.md."""
-    from corecompress.report.tables import human_bytes
-
     base = f"base_model: {checkpoint.name}\n" if "/" in checkpoint.name else ""
     text = TEXT.format(
         base=base,

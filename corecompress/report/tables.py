@@ -14,23 +14,8 @@ from rich.text import Text
 
 from corecompress.plugins import Plugin, Provided
 from corecompress.recipe import describe_type
+from corecompress.report.units import human_bytes, human_seconds
 from corecompress.summary import Plan, Row, Summary, Verified
-
-
-def human_bytes(n: float) -> str:
-    """1234567 -> "1.23 MB" (powers of ten, as disks and hubs count)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(n) < 1000 or unit == "GB":
-            return f"{n:.0f} B" if unit == "B" else f"{n:.3g} {unit}" if n < 1000 else f"{n:.0f} {unit}"
-        n /= 1000
-    raise AssertionError
-
-
-def human_seconds(seconds: float) -> str:
-    """Seconds as "0.4 s", "12 s", "3 min 20 s"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
 def as_json(value: Any) -> Any:
