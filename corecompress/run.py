@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from corecompress.components import Data, Progress
+from corecompress.engines.local import cores
 from corecompress.plugins import Registry
 from corecompress.routing import Resolved
 from corecompress.writer import SHARD_BYTES
@@ -28,7 +28,7 @@ class Settings:
 
     @property
     def threads(self) -> int:
-        return self.jobs or len(os.sched_getaffinity(0))
+        return self.jobs or cores()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from corecompress.artifact import Artifact, Record
+from corecompress.engines.local import cores
 from corecompress.errors import CorecompressError, CorruptArtifact
 from corecompress.memory import Arena, allocate_from
 
@@ -91,11 +91,6 @@ class OpenedFolder:
         for name, tensor in self.tensors.items():
             if not tensor.is_read:
                 self.artifact.check_payload(name)
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def to_torch(data: Any, record: Record) -> torch.Tensor:
