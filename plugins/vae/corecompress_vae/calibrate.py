@@ -1,0 +1,338 @@
+"""Calibration: what the loss feels of an error in each weight, from running the model on text.
+
+For a linear layer y = W x the second-order change of the loss is, to the diagonal of its outputs,
+
+    Σ_i r_i · δ_i H δ_iᵀ,   H = E_t[(ḡ²_t + β · E ḡ²) x_t x_tᵀ],   r_i = E_t g²_ti / E ḡ²
+
+with g the gradient of the loss at y under labels drawn from the model itself (the Fisher information), ḡ²_t its mean
+over the outputs of token t. The weighting stands inside the expectation, token by token; β keeps inputs alive that
+only tokens without gradient have (attention sinks). An embedding's rows have the gradient's own second moment as H
+and their frequency as r; a tied table gets the sum of both. Encoders without logits: the gradient of a random
+projection of the pooled embedding, whose second moment is the Gauss-Newton matrix of the embedding's squared error.
+
+Sources: J. Martens, "New insights and perspectives on the natural gradient method", JMLR 2020 (Fisher with the
+model's labels); E. Frantar et al., "GPTQ", arXiv:2210.17323 (feedback); arXiv:2603.04956 (WaterSIC: steps).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from corecompress.components import Job, TensorInfo
+from corecompress.errors import CorecompressError
+
+PLAIN_SHARE = 0.05
+"""β: the plain Hessian's share."""
+DAMPING = 0.01
+"""Added to a Hessian's diagonal, as a share of its mean: inputs that the text never touched, singular Hessians."""
+OWN_SHARE = 0.5
+"""How far a row's weight follows its own gradient; the rest is the layer's mean, against too little text."""
+SEEN_SHARE = 0.8
+"""How far the weight of a vocabulary row follows its frequency; the rest is spread evenly over the vocabulary."""
+
+
+@dataclass
+class Sums:
+    """Running sums of one module: h [n, n], rows [o], tokens."""
+
+    h: torch.Tensor
+    rows: torch.Tensor
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What feedback needs of one weight: unit [n, n], the inverse Hessian's Cholesky factor with unit diagonal (upper,
+    float32), steps [n], its diagonal (float32), rows [o], the rows' weights (float32, mean about 1)."""
+
+    unit: NDArray[np.float32]
+    steps: NDArray[np.float32]
+    rows: NDArray[np.float32]
+
+
+def path_of(scratch: Path, name: str) -> Path:
+    """Where the sensitivity of the tensor `name` is kept."""
+    return scratch / (hashlib.sha256(name.encode()).hexdigest()[:24] + ".npz")
+
+
+def load(scratch: Path, name: str) -> Sensitivity | None:
+    """What `calibrate` found for that tensor; None for one that it could not look at."""
+    path = path_of(scratch, name)
+    if not path.exists():
+        return None
+    with np.load(path) as arrays:
+        return Sensitivity(arrays["unit"], arrays["steps"], arrays["rows"])
+
+
+def calibrate(job: Job, tokens: int) -> None:
+    """Run the model on `tokens` tokens of job.data and leave a sensitivity for every linear and embedding weight.
+
+    What an earlier, interrupted run left in job.scratch is used again. Raises CorecompressError for too little text.
+    """
+    done = job.scratch / "calibrated.json"
+    if done.exists():
+        return
+    model = load_model(job)
+    with _quiet(model):
+        watch = _Watch(model)
+        _run(model, watch, job, tokens)
+        watch.close()
+    names = _checkpoint_names(model, job.tensors)
+    job.progress.start("factoring Hessians", len(watch.sums))
+    for parameter, sums in watch.collect():
+        name = names.get(parameter)
+        if name is not None:
+            found = factor(sums)
+            if parameter in watch.transposed:
+                found = found  # Conv1D keeps [in, out]; the compressor turns such a weight by its shape
+            temporary = path_of(job.scratch, name).with_suffix(".tmp.npz")
+            np.savez(temporary, unit=found.unit, steps=found.steps, rows=found.rows)
+            temporary.replace(path_of(job.scratch, name))
+        job.progress.advance(1)
+    done.write_text(json.dumps({"tokens": tokens}))
+
+
+def factor(sums: Sums) -> Sensitivity:
+    """H⁻¹ = Uᵀ U, U upper: steps are U's diagonal, unit its rows divided by it. Damped until it can be factored."""
+    h = (sums.h / max(sums.tokens, 1)).double()
+    mean = float(h.diagonal().mean())
+    n = len(h)
+    if not np.isfinite(mean) or mean <= 0:
+        h, mean = torch.eye(n, dtype=torch.float64), 1.0
+    damping = DAMPING
+    while True:
+        damped = h + damping * mean * torch.eye(n, dtype=torch.float64)
+        # H = M Mᵀ with M upper is the Cholesky factor of the matrix turned round; U = M⁻¹
+        lower, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
+        if not int(failed):
+            break
+        damping *= 10
+    u = torch.linalg.solve_triangular(lower.flip(0, 1), torch.eye(n, dtype=torch.float64), upper=True)
+    steps = u.diagonal().clone()
+    rows = sums.rows / sums.rows.mean().clamp_min(1e-30)
+    return Sensitivity((u / steps[:, None]).float().numpy(), steps.float().numpy(), rows.float().numpy())
+
+
+def load_model(job: Job) -> Any:
+    """The source as a transformers model in float32, ready for gradients at activations. Raises CorecompressError."""
+    import transformers
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    names = job.source.config.get("architectures") or []
+    kind = getattr(transformers, str(names[0]), None) if names else None
+    if kind is None:
+        kind = transformers.AutoModel
+    try:
+        model = kind.from_pretrained(str(job.source.folder), dtype=torch.float32, attn_implementation="eager")
+    except (OSError, ValueError, KeyError, ImportError) as problem:
+        line = " ".join(str(problem).split())[:200]
+        raise CorecompressError(
+            f"{job.source.name}: transformers can't load it for calibration ({line}); leave --data out"
+        ) from None
+    return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _quiet(model: Any) -> Iterator[None]:
+    """No key-value cache, the same random numbers as before."""
+    state, cache = torch.get_rng_state(), getattr(model.config, "use_cache", None)
+    if cache is not None:
+        model.config.use_cache = False
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+class _Watch:
+    """Hooks on every linear and embedding module that sum up inputs and gradients."""
+
+    def __init__(self, model: Any):
+        self.model = model
+        self.sums: dict[str, Sums] = {}
+        self.transposed: set[str] = set()
+        self.counts: dict[str, torch.Tensor] = {}
+        self.head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        self.inputs: dict[str, torch.Tensor] = {}
+        self.handles = []
+        for name, module in model.named_modules():
+            if module is self.head:
+                self.head_name = f"{name}.weight"
+                self.handles.append(module.register_forward_hook(self._keep_head))
+            elif isinstance(module, torch.nn.Linear):
+                self.handles.append(module.register_forward_hook(self._on_linear(f"{name}.weight")))
+            elif isinstance(module, torch.nn.Embedding):
+                self.handles.append(module.register_forward_hook(self._on_embedding(f"{name}.weight")))
+
+    def close(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _of(self, name: str, n: int, o: int) -> Sums:
+        if name not in self.sums:
+            self.sums[name] = Sums(torch.zeros(n, n), torch.zeros(o))
+        return self.sums[name]
+
+    def _on_linear(self, name: str) -> Any:
+        def hook(module: Any, args: Any, out: torch.Tensor) -> None:
+            if out.requires_grad:
+                x = args[0].detach().flatten(0, -2)
+                out.register_hook(lambda g: self._add_linear(name, x, g.detach().flatten(0, -2)))
+
+        return hook
+
+    def _add_linear(self, name: str, x: torch.Tensor, g: torch.Tensor) -> None:
+        square = g * g
+        sums = self._of(name, x.shape[1], g.shape[1])
+        token = square.mean(1)
+        alive = token > 0  # padding has no gradient and no part in the mean
+        share = PLAIN_SHARE * token.sum() / alive.sum().clamp_min(1)
+        weighted = x * (token + share * alive).sqrt()[:, None]
+        sums.h.addmm_(weighted.T, weighted)
+        sums.rows += square.sum(0)
+
+    def _on_embedding(self, name: str) -> Any:
+        def hook(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
+            ids = args[0].detach().flatten()
+            out = out.detach().requires_grad_(True)
+            out.register_hook(lambda g: self._add_embedding(name, len(module.weight), ids, g.detach().flatten(0, -2)))
+            return out
+
+        return hook
+
+    def _add_embedding(self, name: str, size: int, ids: torch.Tensor, g: torch.Tensor) -> None:
+        sums = self._of(name, g.shape[1], size)
+        alive = (g != 0).any(1).float()
+        if len(ids) != len(g):  # position tables are looked up once for the whole batch
+            ids, alive = ids.repeat(len(g) // len(ids) + 1)[: len(g)], alive
+        sums.h.addmm_(g.T, g)
+        sums.rows.index_add_(0, ids, alive)
+
+    def _keep_head(self, module: Any, args: Any, out: torch.Tensor) -> None:
+        self.inputs["head"] = args[0].detach().flatten(0, -2)
+
+    def add_head(self, log_p: torch.Tensor, rows: torch.Tensor) -> None:
+        """The head's part, from log-probabilities [t, V] and which of its inputs they belong to, with the label's
+        expectation taken exactly: E g_i² = p_i (1 − p_i)."""
+        if self.head is None or "head" not in self.inputs:
+            return
+        x = self.inputs.pop("head")[rows]
+        p = log_p.exp()
+        variance = p * (1 - p)
+        sums = self._of(self.head_name + "#head", x.shape[1], p.shape[1])
+        weighted = x * variance.mean(1).sqrt()[:, None]
+        sums.h.addmm_(weighted.T, weighted)
+        sums.rows += variance.sum(0)
+
+    def collect(self) -> Iterable[tuple[str, Sums]]:
+        """(parameter, sums): a table that is input and head, tied or not, once under each of its names."""
+        names = {id(p): name for name, p in self.model.named_parameters()}  # tied parameters come once
+        head = self.sums.pop(getattr(self, "head_name", "") + "#head", None)
+        embedding = self.model.get_input_embeddings() if hasattr(self.model, "get_input_embeddings") else None
+        for key in list(self.sums):
+            sums = self.sums.pop(key)
+            module = self.model.get_submodule(key.removesuffix(".weight"))
+            if isinstance(module, torch.nn.Embedding):
+                unigram = (
+                    head.rows if head is not None and module is embedding and len(head.rows) == len(sums.rows) else None
+                )
+                sums = _frequencies(sums, unigram)
+                if head is not None and self.head is not None and self.head.weight is module.weight:
+                    sums, head = _joined(sums, head), None
+            else:
+                sums.rows = OWN_SHARE * sums.rows + (1 - OWN_SHARE) * sums.rows.mean()
+            yield names[id(module.weight)], sums
+        if head is not None and self.head is not None:
+            head.rows = SEEN_SHARE * head.rows + (1 - SEEN_SHARE) * head.rows.mean()
+            yield names[id(self.head.weight)], head
+
+
+def _frequencies(sums: Sums, unigram: torch.Tensor | None) -> Sums:
+    """Rows' weights from counts, smoothed by what the model itself expects, and by an even share."""
+    rows = sums.rows / sums.rows.sum().clamp_min(1)
+    if unigram is not None:
+        rows = 0.5 * rows + 0.5 * unigram / unigram.sum()
+    size = len(rows)
+    # an error in row i counts as often as i occurs: with rows of mean 1, H is the gradient's moment over the size
+    return Sums(sums.h / size, SEEN_SHARE * rows * size + (1 - SEEN_SHARE), sums.tokens)
+
+
+def _joined(embedding: Sums, head: Sums) -> Sums:
+    """A tied table's: both Hessians, rows weighted by both parts."""
+    rows = SEEN_SHARE * head.rows / head.rows.mean() + (1 - SEEN_SHARE)
+    a, b = float(embedding.h.trace()), float(head.h.trace())
+    return Sums(embedding.h + head.h, (a * embedding.rows + b * rows) / (a + b), embedding.tokens)
+
+
+def _run(model: Any, watch: _Watch, job: Job, tokens: int) -> None:
+    assert job.data is not None
+    generator = torch.Generator().manual_seed(job.seed)
+    job.progress.start("calibrating", tokens)
+    seen = 0
+    for batch in job.data.batches(job.seed, "calibration"):
+        ids = torch.as_tensor(np.asarray(batch["input_ids"]))
+        mask = batch.get("attention_mask")
+        mask = torch.ones_like(ids) if mask is None else torch.as_tensor(np.asarray(mask))
+        size = max(1, 1024 // ids.shape[1])
+        for start in range(0, len(ids), size):
+            part, keep = ids[start : start + size], mask[start : start + size]
+            count = int(keep.sum())
+            _backward(model, watch, part, keep, generator)
+            seen += count
+            job.progress.advance(count)
+            if seen >= tokens:
+                break
+        if seen >= tokens:
+            break
+    if seen < tokens:
+        raise CorecompressError(
+            f"--data: the calibration part has {seen} tokens and {tokens} are needed; "
+            f"give more text, or write vae(calibration_tokens={max(seen, 1)})"
+        )
+    for sums in watch.sums.values():
+        sums.tokens = seen
+
+
+def _backward(model: Any, watch: _Watch, ids: torch.Tensor, mask: torch.Tensor, generator: torch.Generator) -> None:
+    """One batch: forward, a loss whose gradient is a draw from the Fisher information, backward."""
+    out = model(input_ids=ids, attention_mask=mask)
+    logits = getattr(out, "logits", None)
+    if logits is None:
+        hidden, weight = out.last_hidden_state, mask[..., None].to(out.last_hidden_state.dtype)
+        pooled = torch.nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=1)
+        direction = torch.randn(pooled.shape, generator=generator)
+        (pooled * direction).sum().backward()
+        return
+    flat = logits.flatten(0, -2)
+    rows = mask.flatten().bool() if logits.dim() == 3 else torch.ones(len(flat), dtype=torch.bool)
+    log_p = flat[rows].log_softmax(-1)
+    with torch.no_grad():
+        uniform = torch.rand(len(log_p), 1, generator=generator)
+        drawn = (log_p.exp().cumsum(-1) < uniform).sum(-1, keepdim=True).clamp_max(log_p.shape[1] - 1)
+        if logits.dim() == 3:
+            watch.add_head(log_p, rows)
+    (-log_p.gather(1, drawn)).sum().backward()
+
+
+def _checkpoint_names(model: Any, tensors: tuple[TensorInfo, ...]) -> dict[str, str]:
+    """Parameter's name -> tensor's name: the same, or with the base model's prefix added or taken away."""
+    prefix = getattr(model, "base_model_prefix", "")
+    have = {info.name for info in tensors}
+    names = {}
+    for parameter, _ in model.named_parameters():
+        for candidate in (parameter, f"{prefix}.{parameter}", parameter.removeprefix(f"{prefix}.")):
+            if candidate in have:
+                names[parameter] = candidate
+                break
+    return names

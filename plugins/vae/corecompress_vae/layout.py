@@ -1,0 +1,35 @@
+"""How tensors become matrices: rows are outputs, columns are what they are summed over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from corecompress.components import TensorInfo
+
+FLOATS = frozenset({"F32", "F16", "BF16"})
+SMALLEST = 1024
+"""Weights below which a matrix's scales and tables would eat what coding saves: it stays exact."""
+EXPERT = 64
+"""A 3-D tensor whose last two extents reach this is a stack of matrices; otherwise its last one is a kernel's."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`count` matrices of `rows` × `columns`, one behind the other; turned: each stands transposed in the tensor."""
+
+    count: int
+    rows: int
+    columns: int
+    turned: bool = False
+
+
+def layout_of(info: TensorInfo) -> Layout | None:
+    """The matrices of a tensor; None for one that is coded exactly (norms, biases, whole numbers, tiny ones)."""
+    if info.dtype not in FLOATS or len(info.shape) < 2 or info.size < SMALLEST:
+        return None
+    if len(info.shape) == 3 and min(info.shape[1:]) >= EXPERT:
+        return Layout(info.shape[0], info.shape[1], info.shape[2])
+    rows, columns = info.shape[0], info.size // info.shape[0]
+    if rows < columns // 64:  # a trellis wants to run down something
+        return Layout(1, columns, rows, turned=True)
+    return Layout(1, rows, columns)

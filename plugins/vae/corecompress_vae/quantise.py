@@ -1,0 +1,128 @@
+"""Quantising a matrix: column by column, down its rows, with the error fed into the columns that follow.
+
+    for each column j:   levels = trellis(column / step_j)      (viterbi, rate-aware)
+                         error = column − what the decoder will have, rounded to the tensor's dtype
+                         later columns −= error · U_j,later / U_jj
+
+The trellis's axis (rows) and the feedback's axis (columns) cross, so neither spoils the other. Without calibration U
+is the identity, and the columns do not know of each other.
+
+Source of the feedback: E. Frantar et al., "GPTQ", arXiv:2210.17323; J. Chee et al., "QuIP", arXiv:2307.13304 (LDLQ).
+Everything is in one fixed order: the same bytes whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from corecompress_vae.classes import CLASSES, OCTAVE, ZERO, fit_rows
+from corecompress_vae.levels import code_steps, to_bf16
+from corecompress_vae.trellis import Trellis, viterbi
+
+BLOCK = 64
+"""Columns whose feedback reaches the rest of the matrix in one go."""
+SLOPE = 0.3
+"""Squared error that a bit is worth, in units of the step squared: near the optimum from 1 to 4 bits."""
+
+
+def quantise(
+    weights: NDArray[np.float32],
+    columns: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    unit: NDArray[np.float32] | None,
+    bits: NDArray[np.float32],
+    trellis: Trellis,
+    bf16: bool,
+) -> NDArray[np.int32]:
+    """Levels int32 [n, o] (a column after the other) of weights float32 [o, n].
+
+    columns int64 [n], rows int64 [o]: codes of column steps and row factors; unit float32 [n, n]: upper triangular
+    with unit diagonal, the feedback, or None; bits float32 [classes, 2, 256]: prices; bf16: the tensor's own dtype
+    rounds what the decoder gives, and the feedback shall know.
+    """
+    o, n = weights.shape
+    factor, steps = code_steps(rows), code_steps(columns)
+    turned = np.ascontiguousarray(weights.T / factor)
+    levels = np.empty((n, o), np.int32)
+    rough = fit_rows(turned)
+    inverse = np.exp2(-rough / OCTAVE)
+    memory = _Memory(o, trellis.states)
+    errors = np.empty((BLOCK, o), np.float32)
+    for begin in range(0, n, BLOCK):
+        end = min(begin + BLOCK, n)
+        near = np.zeros((0, 0), np.float32) if unit is None else np.ascontiguousarray(unit[begin:end, begin:end])
+        _block(
+            turned[begin:end], steps[begin:end], factor, rough, inverse, near, bits, trellis.after, trellis.before,
+            trellis.entered, memory.decisions, memory.candidates, memory.cost, memory.fresh, memory.scaled,
+            memory.classes, levels[begin:end], errors, bf16,
+        )  # fmt: skip
+        if unit is not None and end < n:
+            _feed(turned[end:], errors[: end - begin], np.ascontiguousarray(unit[begin:end, end:]))
+    return levels
+
+
+class _Memory:
+    """What the Viterbi algorithm works in, for columns of o weights."""
+
+    def __init__(self, o: int, states: int):
+        self.decisions, self.candidates = np.empty(o, np.uint64), np.empty((o, 4), np.int32)
+        self.cost, self.fresh = np.empty(states, np.float32), np.empty(states, np.float32)
+        self.scaled, self.classes = np.empty(o, np.float32), np.empty(o, np.int32)
+
+
+@njit(cache=True, nogil=True)
+def _block(  # type: ignore[no-untyped-def]
+    turned, steps, factor, rough, inverse, near, bits, after, before, entered,
+    decisions, candidates, cost, fresh, scaled,
+    classes, levels, errors, bf16,
+):  # fmt: skip
+    """Quantise columns turned float32 [b, o]; fills levels int32 [b, o] and errors float32 [b, o]."""
+    count, o = turned.shape
+    one = np.empty(1, np.float32)
+    as_bits = one.view(np.uint32)
+    for j in range(count):
+        step = steps[j]
+        power = 0.0
+        for i in range(o):
+            scaled[i] = turned[j, i] / step
+            part = np.float64(scaled[i]) * inverse[i]
+            power += part * part
+        mine = np.int64(np.rint(0.5 * OCTAVE * np.log2(power / o + 1e-12))) + ZERO
+        for i in range(o):
+            classes[i] = min(max(mine + rough[i], 0), CLASSES - 1)
+        viterbi(
+            scaled, classes, bits, np.float32(28), np.float32(SLOPE), after, before, entered, decisions, candidates,
+            cost, fresh, levels[j],
+        )  # fmt: skip
+        for i in range(o):
+            value = np.float32(levels[j, i]) * step
+            if bf16:
+                one[0] = value * factor[i]
+                as_bits[0] = np.uint32(to_bf16(as_bits[0])) << np.uint32(16)
+                value = one[0] / factor[i]
+            errors[j, i] = turned[j, i] - value
+        if near.size:
+            for later in range(j + 1, count):
+                u = near[j, later]
+                for i in range(o):
+                    turned[later, i] -= errors[j, i] * u
+
+
+@njit(cache=True, nogil=True)
+def _feed(rest, errors, unit):  # type: ignore[no-untyped-def]
+    """rest float32 [m, o] −= unitᵀ [m, b] · errors [b, o]; four columns at a time, always in the same order."""
+    b, o = errors.shape
+    whole = b - b % 4
+    for later in range(rest.shape[0]):
+        row = rest[later]
+        for j in range(0, whole, 4):
+            a0, a1, a2, a3 = unit[j, later], unit[j + 1, later], unit[j + 2, later], unit[j + 3, later]
+            e0, e1, e2, e3 = errors[j], errors[j + 1], errors[j + 2], errors[j + 3]
+            for i in range(o):
+                row[i] -= (a0 * e0[i] + a1 * e1[i]) + (a2 * e2[i] + a3 * e3[i])
+        for j in range(whole, b):
+            a0, e0 = unit[j, later], errors[j]
+            for i in range(o):
+                row[i] -= a0 * e0[i]

@@ -1,0 +1,88 @@
+"""How much the loss feels of each weight: from calibration where there is data, else from the weights alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from corecompress.components import Job, TensorInfo
+from corecompress_vae.layout import layout_of
+from corecompress_vae.plan import Sensitivity
+from corecompress_vae.values import to_float32
+
+SHARE_OF_SIGMA = float(os.environ.get("ALPHA", "0.5"))
+"""Without data a matrix's step goes with its standard deviation to this power: see the README's table."""
+
+
+class Source(Protocol):
+    """Where `Vae` asks for steps."""
+
+    def get(self, name: str) -> Sensitivity:
+        """Of the tensor of that name, before the constant c."""
+        ...
+
+    def typical_constant(self) -> float:
+        """A constant to begin a search with, about three bits a weight."""
+        ...
+
+
+class Alike:
+    """Data-free: one step for all weights of a matrix, steps [name] across matrices."""
+
+    def __init__(self, steps: dict[str, float]):
+        self.steps = steps
+
+    def get(self, name: str) -> Sensitivity:
+        return Sensitivity(np.full(1, self.steps[name], np.float32), np.ones(1, np.float32))
+
+    def typical_constant(self) -> float:
+        return 0.25
+
+
+class Calibrated:
+    """From Hessians in `scratch`; what calibration could not look at gets the median ratio of step to width."""
+
+    def __init__(self, scratch: Path, alike: dict[str, float], widths: dict[str, float]):
+        from corecompress_vae import calibrate
+
+        self._load, self.scratch = calibrate.load, scratch
+        ratios = []
+        for name, width in widths.items():
+            found = self._load(scratch, name)
+            if found is not None and width > 0:
+                ratios.append(float(np.exp(np.log(found.steps.astype(np.float64)).mean())) / width)
+        self.ratio = float(np.median(ratios)) if ratios else 1.0
+        self.alike = Alike({name: self.ratio * width for name, width in widths.items()})
+
+    def get(self, name: str) -> Sensitivity:
+        found = self._load(self.scratch, name)
+        if found is None:
+            return self.alike.get(name)
+        return Sensitivity(found.steps, (1 / np.sqrt(found.rows)).astype(np.float32), found.unit)
+
+    def typical_constant(self) -> float:
+        return 0.25 / self.ratio
+
+
+def of(job: Job, matrices: list[TensorInfo], tokens: int) -> Source:
+    """Calibrated where the job has data, alike otherwise."""
+    widths = {info.name: _width(job, info) for info in matrices}
+    if job.data is None:
+        logs = [np.log(width) for width in widths.values() if width > 0]
+        middle = float(np.exp(np.mean(logs))) if logs else 1.0
+        return Alike({n: middle * (w / middle) ** SHARE_OF_SIGMA if w > 0 else middle for n, w in widths.items()})
+    from corecompress_vae.calibrate import calibrate
+
+    calibrate(job, tokens)
+    return Calibrated(job.scratch, {}, widths)
+
+
+def _width(job: Job, info: TensorInfo) -> float:
+    """Root mean square of a tensor's weights; 0 for one that holds no numbers."""
+    assert layout_of(info) is not None
+    weights = to_float32(job.source.read(info.name).data, info.dtype).astype(np.float64)
+    width = float(np.sqrt(np.mean(weights * weights)))
+    return width if np.isfinite(width) else 0.0

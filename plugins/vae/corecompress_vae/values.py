@@ -1,0 +1,26 @@
+"""Tensors' bytes as float32, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+F16_MOST = np.float32(65504)
+
+
+def to_float32(data: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
+    """Bytes of F32, F16 or BF16 values -> float32 [n], exactly."""
+    if dtype == "F32":
+        return data.view("<f4").astype(np.float32)
+    if dtype == "F16":
+        return data.view("<f2").astype(np.float32)
+    return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
+
+
+def from_float32(values: NDArray[Any], dtype: str) -> NDArray[np.uint8]:
+    """float32 [n], or uint16 [n] with the bits of BF16 already, -> the tensor's bytes uint8."""
+    if dtype == "F16":
+        values = np.clip(values, -F16_MOST, F16_MOST).astype("<f2")
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
