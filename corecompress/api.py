@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from corecompress.artifact import Artifact, is_compressed
-from corecompress.components import Data, Progress
+from corecompress.checkpoint import open_checkpoint
+from corecompress.components import Data, DataReport, Progress
 from corecompress.errors import CorecompressError
 from corecompress.pipeline import compress as _compress
 from corecompress.plugins import registry
@@ -43,7 +44,7 @@ def compress(
     Raises CorecompressError, and leaves nothing named `out`, when something is wrong.
     """
     settings = Settings(seed, jobs, max_memory, force, resume, shard_bytes)
-    component = _data(data) if data else None
+    component = open_data(data) if data else None
     _compress(str(source), Path(out), _parsed(recipe), registry(), component, settings, progress or Silent())
     return inspect_folder(Path(out))
 
@@ -102,14 +103,32 @@ def load(folder: str | Path, auto_class: str | None = None, **kwargs: Any) -> An
     return load_model(folder, auto_class, **kwargs)
 
 
+def open_data(spec: str, checkpoint: str | Path | None = None) -> Data:
+    """The data component that a SPEC ("text:corpus.txt") names, prepared for a checkpoint if one is given."""
+    name, source = parse_data(spec)
+    component: Data = build(registry(), "data", name, source)
+    component.prepare(None if checkpoint is None else open_checkpoint(checkpoint))
+    return component
+
+
+def describe_data(spec: str, checkpoint: str | Path | None = None) -> tuple[DataReport, str]:
+    """(what the data hold, their fingerprint), as `corecompress data show` prints it."""
+    component = open_data(spec, checkpoint)
+    return component.report(), component.fingerprint()
+
+
 def _parsed(recipe: str | Recipe) -> Recipe:
     return recipe if isinstance(recipe, Recipe) else parse(recipe)
 
 
-def _data(text: str) -> Data:
-    spec, source = parse_data(text)
-    component: Data = build(registry(), "data", spec, source)
-    return component
-
-
-__all__ = ["CorecompressError", "compress", "decompress", "inspect", "load", "plan", "verify"]
+__all__ = [
+    "CorecompressError",
+    "compress",
+    "decompress",
+    "describe_data",
+    "inspect",
+    "load",
+    "open_data",
+    "plan",
+    "verify",
+]

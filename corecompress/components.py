@@ -171,6 +171,15 @@ Batch = Mapping[str, Any]
 """Named arrays or tensors, first dimension the samples: {"input_ids": [n, length], …}."""
 
 
+@dataclass(frozen=True)
+class DataReport:
+    """What `corecompress data show` prints: figures by name, tables by title (columns, rows), and a few samples."""
+
+    figures: Mapping[str, Any]
+    tables: Mapping[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]]
+    samples: list[str]
+
+
 class Data(Protocol):
     """Samples: restartable, the same for the same seed, streamed, split by document before anything else."""
 
@@ -179,12 +188,17 @@ class Data(Protocol):
     def prepare(self, checkpoint: Checkpoint | None) -> None:
         """Called before all else, with the checkpoint that the samples are for (its tokenizer, its configuration)."""
 
-    def batches(self, seed: int, split: str = "calibration") -> Iterable[Batch]:
-        """The batches of one split ("calibration", "training" or "evaluation"); splits share no document."""
+    def batches(self, seed: int, split: str = "calibration", start: int = 0) -> Iterable[Batch]:
+        """The batches of one split ("calibration", "training" or "evaluation") from number `start` on; splits share
+        no document. An integer array "document" says which document each sample (or token) is from."""
         ...
 
     def fingerprint(self) -> str:
         """Hex digest of the source and every option that changes a batch; it goes into manifests and reports."""
+        ...
+
+    def report(self) -> DataReport:
+        """What a person should see before a model sees it."""
         ...
 
 

@@ -15,6 +15,10 @@ VERBS = {
     "inspect": "Show what is in a checkpoint or a compressed folder, tensor by tensor.",
     "verify": "Check every file and every tensor of a compressed folder.",
     "plan": "Dry run: which rule takes which tensor, and what it will cost.",
+    "evaluate": "Hold a compressed folder against its original: perplexity, KL, cosine, agreement.",
+    "compare": "Run several recipes and draw bytes against quality.",
+    "benchmark": "Time loading, latency and throughput of a compressed folder against its original.",
+    "data": "Show data as a model will see it.",
     "plugins": "List plugins, and show a component's options.",
 }
 

@@ -12,6 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from corecompress.components import DataReport
 from corecompress.plugins import Plugin, Provided
 from corecompress.recipe import describe_type
 from corecompress.report.units import human_bytes, human_seconds
@@ -210,6 +211,27 @@ def component_json(provided: Provided, target: type[Any]) -> dict[str, Any]:
     ]
     shown = {"kind": provided.kind, **dataclasses.asdict(provided.component), "options": options}
     return {**shown, "distribution": provided.plugin.distribution, "version": provided.plugin.version}
+
+
+def data_table(report: DataReport, fingerprint: str) -> RenderableType:
+    """What a data component holds."""
+    figures = _table("", ("", "left"), ("", "left"))
+    figures.show_header = False
+    for name, value in {**report.figures, "fingerprint": fingerprint}.items():
+        figures.add_row(Text(name, style="dim"), _figure(value))
+    parts: list[RenderableType] = [figures]
+    for title, (columns, rows) in report.tables.items():
+        table = _table("", (title, "left"), *((column, "right") for column in columns[1:]))
+        for row in rows:
+            table.add_row(*map(_figure, row))
+        parts += [Text(""), table]
+    if report.samples:
+        parts += [Text(""), Text("samples", style="dim"), *(Text(sample) for sample in report.samples)]
+    return Group(*parts)
+
+
+def _figure(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def show(renderable: RenderableType) -> None:
