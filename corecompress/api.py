@@ -7,8 +7,9 @@ model = corecompress.load("small")
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corecompress.artifact import Artifact, is_compressed
 from corecompress.checkpoint import open_checkpoint
@@ -20,6 +21,9 @@ from corecompress.progress import Silent
 from corecompress.recipe import Recipe, build, parse, parse_data
 from corecompress.run import Settings
 from corecompress.summary import Plan, Summary, Verified, inspect_folder, make_plan, verify_artifact
+
+if TYPE_CHECKING:
+    from corecompress.quality.evaluate import Evaluation
 
 
 def compress(
@@ -103,6 +107,34 @@ def load(folder: str | Path, auto_class: str | None = None, **kwargs: Any) -> An
     return load_model(folder, auto_class, **kwargs)
 
 
+def evaluate(
+    source: str | Path,
+    out: str | Path,
+    data: str,
+    *,
+    samples: int | None = None,
+    metrics: tuple[str, ...] = (),
+    tasks: tuple[str, ...] = (),
+    seed: int = 0,
+    dtype: str = "float32",
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Hold `out`, compressed or not, against `source`, each in a fresh process, on the evaluation split of `data`.
+
+    data: a SPEC such as "text:corpus.txt"; samples: windows, sentences or images; metrics: names, all by default;
+    tasks: names of lm-evaluation-harness; dtype, device: what both sides compute in, and where.
+    Raises CorecompressError for sides that don't load or can't be compared, and for data that don't fit.
+    """
+    from corecompress.quality.evaluate import Evaluator, Options
+    from corecompress.quality.harness import run_tasks
+
+    options = Options(samples, metrics, seed, dtype, device)
+    with Evaluator(source, open_data(data), data, options, progress or Silent()) as evaluator:
+        found = evaluator.against(out)
+        return replace(found, tasks=run_tasks(evaluator.folder, Path(out), tasks, device)) if tasks else found
+
+
 def open_data(spec: str, checkpoint: str | Path | None = None) -> Data:
     """The data component that a SPEC ("text:corpus.txt") names, prepared for a checkpoint if one is given."""
     name, source = parse_data(spec)
@@ -126,6 +158,7 @@ __all__ = [
     "compress",
     "decompress",
     "describe_data",
+    "evaluate",
     "inspect",
     "load",
     "open_data",

@@ -68,6 +68,29 @@ def option_recipe(command: Command) -> Command:
     return click.option("--recipe", "-r", default="lossless", show_default=True, metavar="RECIPE", help=help)(command)
 
 
+def option_data(command: Command) -> Command:
+    help = "Data, NAME:SOURCE or NAME(option=value):SOURCE, for example text:corpus.txt."
+    return click.option("--data", required=True, metavar="SPEC", help=help)(command)
+
+
+def option_samples(command: Command) -> Command:
+    help = "Windows, sentences or images to use (default: 32 windows, 512 sentences or images)."
+    return click.option("--samples", type=click.IntRange(1), metavar="N", help=help)(command)
+
+
+def option_compute(command: Command) -> Command:
+    """--seed, --dtype and --device of a verb that runs models."""
+    kinds = click.Choice(["float32", "bfloat16", "float16", "auto"])
+    options = (
+        click.option("--seed", type=int, default=0, show_default=True, help="Seed of all that is random."),
+        click.option("--dtype", type=kinds, default="float32", show_default=True, help="What both sides compute in."),
+        click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, … (default: cuda where there is one)."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def emit(value: Any, table: Callable[..., RenderableType], as_json: bool, quiet: bool = False, **more: Any) -> None:
     """Print a result as a table, as JSON, or not at all."""
     from corecompress.report import tables

@@ -15,7 +15,8 @@ from rich.text import Text
 from corecompress.components import DataReport
 from corecompress.plugins import Plugin, Provided
 from corecompress.recipe import describe_type
-from corecompress.report.units import human_bytes, human_seconds
+from corecompress.quality.evaluate import Evaluation
+from corecompress.report.units import human_bytes, human_figure, human_seconds
 from corecompress.summary import Plan, Row, Summary, Verified
 
 
@@ -211,6 +212,28 @@ def component_json(provided: Provided, target: type[Any]) -> dict[str, Any]:
     ]
     shown = {"kind": provided.kind, **dataclasses.asdict(provided.component), "options": options}
     return {**shown, "distribution": provided.plugin.distribution, "version": provided.plugin.version}
+
+
+def evaluation_table(found: Evaluation) -> RenderableType:
+    """One line a metric; the original's own column only where it has figures of its own."""
+    own = any(metric.original is not None for metric in found.metrics.values())
+    columns = [("original", "right")] if own else []
+    table = _table("", ("", "left"), *columns, ("compressed", "right"), ("±", "right"), ("", "left"))
+    for metric in found.metrics.values():
+        before = [] if not own else ["" if metric.original is None else human_figure(metric.original)]
+        error = "" if metric.stderr is None else human_figure(metric.stderr, 2)
+        table.add_row(metric.label, *before, human_figure(metric.value), error, metric.unit)
+    lines = []
+    for task, figures in found.tasks.items():
+        lines += [f"{task} {name}: {figure}" for name, figure in figures.items()]
+    data = found.data
+    kind = {"sentence-encoder": "sentences", "image-classifier": "images"}.get(found.task, "samples")
+    rows = f", {data['rows']:,} tokens" if found.task.endswith("lm") else ""
+    lines.append(
+        f"{data['spec']}: {data['samples']:,} {kind}{rows} of {data['documents']:,} documents of the evaluation split, "
+        f"in {human_seconds(found.seconds)}; fingerprint {data['fingerprint'][:16]}"
+    )
+    return Group(table, *(Text(line) for line in lines))
 
 
 def data_table(report: DataReport, fingerprint: str) -> RenderableType:

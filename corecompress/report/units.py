@@ -17,3 +17,10 @@ def human_seconds(seconds: float) -> str:
     if seconds < 10:
         return f"{seconds:.1f} s"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def human_figure(value: float, digits: int = 4) -> str:
+    """A measured figure in so many significant digits: "25.93", "0.01234", "0", "2.1e-05"."""
+    if value == 0:
+        return "0"
+    return f"{value:.{digits}g}" if 1e-4 <= abs(value) < 1e6 else f"{value:.{digits - 1}e}"

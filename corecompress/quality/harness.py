@@ -1,0 +1,41 @@
+"""Tasks of lm-evaluation-harness, where it is installed and its data can be had."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+RUN = """
+import json, sys
+import corecompress.hf.quantizer
+import lm_eval
+folder, device, *tasks = sys.argv[1:]
+arguments = {"pretrained": folder}
+found = lm_eval.simple_evaluate(model="hf", model_args=arguments, tasks=tasks, device=device or None)
+numbers = {task: {k: v for k, v in row.items() if isinstance(v, (int, float))} for task, row in found["results"].items()}
+print("@@" + json.dumps(numbers))
+"""
+
+
+def run_tasks(source: Path, out: Path, tasks: tuple[str, ...], device: str | None) -> dict[str, Any]:
+    """{task: {"metric": "original → compressed"}}, each side in a fresh process; a line of what is missing otherwise."""
+    if find_spec("lm_eval") is None:
+        return {",".join(tasks): {"not run": "lm-evaluation-harness is not installed; pip install lm-eval"}}
+    sides = []
+    for folder in (source, out):
+        command = [sys.executable, "-c", RUN, str(folder), device or "", *tasks]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode or "@@" not in done.stdout:
+            said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            return {",".join(tasks): {"not run": f"{folder.name}: {said[:200]}"}}
+        sides.append(json.loads(done.stdout.rpartition("@@")[2]))
+    before, after = sides
+    return {
+        task: {name: f"{value:.4g} → {after[task][name]:.4g}" for name, value in row.items() if name in after[task]}
+        for task, row in before.items()
+        if task in after
+    }

@@ -1,0 +1,219 @@
+"""A model's outputs as rows that can be compared: logits a predicted token, an embedding a sentence, and so on."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corecompress.errors import CorecompressError
+from corecompress.quality.task import Task
+
+CHUNK = 1 << 19
+
+MASKED = 0.15
+"""Share of the tokens that a masked language model has to guess (Devlin et al. 2019)."""
+
+ELEMENTS = 1 << 25
+"""Numbers in one forward pass's output, about: 128 MiB in float32."""
+
+AUTO = {
+    "causal-lm": "AutoModelForCausalLM",
+    "masked-lm": "AutoModelForMaskedLM",
+    "seq2seq-lm": "AutoModelForSeq2SeqLM",
+    "image-classifier": "AutoModelForImageClassification",
+    "sentence-encoder": "AutoModel",
+    "other": None,
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """values: float32 tensor [rows, width]; targets: the right index of each row, int64, −1 where there is none;
+    documents: where each row comes from, int64."""
+
+    values: Any
+    targets: NDArray[np.int64]
+    documents: NDArray[np.int64]
+    task: Task
+
+    @property
+    def is_logits(self) -> bool:
+        return self.task not in ("sentence-encoder", "other")
+
+    @property
+    def is_embedding(self) -> bool:
+        return self.task == "sentence-encoder"
+
+    @property
+    def chunk(self) -> int:
+        """Rows that are compared at a time, so that they stay in the processor's cache."""
+        return max(1, CHUNK // max(1, self.values.shape[1]))
+
+
+class Outputs:
+    """Runs a model on batches. folder: the original's, for what is not in the weights (mask token, pooling)."""
+
+    def __init__(self, model: Any, task: Task, folder: Path, seed: int):
+        self.model, self.task, self.folder, self.seed = model, task, folder, seed
+        self.device = next(model.parameters()).device
+        self.mask_id = _mask_id(folder) if task == "masked-lm" else 0
+        self.pooling = _pooling(folder)
+
+    def of(self, batch: dict[str, NDArray[Any]], number: int) -> Iterator[Rows]:
+        """The rows of a batch, in pieces that fit into memory."""
+        import torch
+
+        first = next(iter(batch.values()))
+        size = max(1, ELEMENTS // max(1, self._width() * int(np.prod(first.shape[1:2] or 1))))
+        for at in range(0, len(first), size):
+            piece = {key: value[at : at + size] for key, value in batch.items()}
+            with torch.inference_mode():
+                yield self._rows(piece, np.random.default_rng([self.seed, number, at]))
+
+    def _width(self) -> int:
+        config = getattr(self.model.config, "text_config", None) or self.model.config
+        return int(getattr(config, "vocab_size", 0) or getattr(config, "hidden_size", 1024) or 1024)
+
+    def _rows(self, batch: dict[str, NDArray[Any]], random: np.random.Generator) -> Rows:
+        if self.task in ("causal-lm", "masked-lm", "seq2seq-lm") and "input_ids" not in batch:
+            raise CorecompressError("--data: holds no token ids, which this model needs; use text:SOURCE")
+        if self.task == "image-classifier" and "pixel_values" not in batch:
+            raise CorecompressError("--data: holds no images, which this model needs; use captioned:DIR")
+        step = {
+            "causal-lm": self._causal,
+            "masked-lm": self._masked,
+            "seq2seq-lm": self._sequence,
+            "image-classifier": self._image,
+            "sentence-encoder": self._sentence,
+            "other": self._other,
+        }[self.task]
+        return step(batch, random)
+
+    def _tensor(self, value: NDArray[Any]) -> Any:
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
+
+    def _causal(self, batch: dict[str, NDArray[Any]], random: np.random.Generator) -> Rows:
+        ids, mask = batch["input_ids"], batch["attention_mask"].astype(bool)
+        passed = {} if mask.all() else {"attention_mask": self._tensor(batch["attention_mask"])}
+        logits = self.model(input_ids=self._tensor(ids), use_cache=False, **passed).logits
+        keep = mask[:, 1:] & mask[:, :-1]
+        documents = _by_token(batch["document"], ids.shape)[:, 1:]
+        keep &= documents >= 0
+        return Rows(_pick(logits[:, :-1], keep), ids[:, 1:][keep], documents[keep], self.task)
+
+    def _masked(self, batch: dict[str, NDArray[Any]], random: np.random.Generator) -> Rows:
+        ids, mask = batch["input_ids"], batch["attention_mask"].astype(bool)
+        documents = _by_token(batch["document"], ids.shape)
+        inner = mask & (documents >= 0)
+        guess = (random.random(ids.shape) < MASKED) & inner
+        guess[np.arange(len(ids)), inner.argmax(1)] |= ~guess.any(1) & inner.any(1)
+        hidden = np.where(guess, self.mask_id, ids)
+        logits = self.model(
+            input_ids=self._tensor(hidden), attention_mask=self._tensor(batch["attention_mask"])
+        ).logits
+        return Rows(_pick(logits, guess), ids[guess], documents[guess], self.task)
+
+    def _sequence(self, batch: dict[str, NDArray[Any]], random: np.random.Generator) -> Rows:
+        """The encoder reads the first half of each text, the decoder predicts the second (a prefix language model)."""
+        ids, mask = batch["input_ids"], batch["attention_mask"].astype(bool)
+        documents = _by_token(batch["document"], ids.shape)
+        half = max(1, ids.shape[1] // 2)
+        if ids.shape[1] < 2 or not mask[:, half:].any():
+            half = 1
+        labels, keep = ids[:, half:], mask[:, half:]
+        start = self.model.config.decoder_start_token_id
+        first = np.full((len(ids), 1), 0 if start is None else start, np.int64)
+        logits = self.model(
+            input_ids=self._tensor(ids[:, :half]),
+            attention_mask=self._tensor(batch["attention_mask"][:, :half]),
+            decoder_input_ids=self._tensor(np.concatenate([first, labels[:, :-1]], 1)),
+            use_cache=False,
+        ).logits
+        return Rows(_pick(logits, keep), labels[keep], documents[:, half:][keep], self.task)
+
+    def _image(self, batch: dict[str, NDArray[Any]], random: np.random.Generator) -> Rows:
+        logits = self.model(pixel_values=self._tensor(batch["pixel_values"])).logits.float()
+        return Rows(logits, np.full(len(logits), -1), batch["document"].astype(np.int64), self.task)
+
+    def _sentence(self, batch: dict[str, NDArray[Any]], random: np.random.Generator) -> Rows:
+        if "input_ids" not in batch:
+            raise CorecompressError("--data: holds no token ids, which this model needs; use text:SOURCE")
+        mask = self._tensor(batch["attention_mask"])
+        hidden = self.model(input_ids=self._tensor(batch["input_ids"]), attention_mask=mask).last_hidden_state.float()
+        documents = _by_token(batch["document"], batch["input_ids"].shape).max(1)
+        return Rows(_pool(hidden, mask, self.pooling), np.full(len(documents), -1), documents, self.task)
+
+    def _other(self, batch: dict[str, NDArray[Any]], random: np.random.Generator) -> Rows:
+        known = inspect.signature(self.model.forward).parameters
+        passed = {key: self._tensor(value) for key, value in batch.items() if key in known and value.dtype != object}
+        if not passed:
+            names = ", ".join(batch)
+            raise CorecompressError(f"--data: the model's forward takes none of what it holds ({names})")
+        out = self.model(**passed)
+        values = [value for value in out.values() if hasattr(value, "is_floating_point") and value.is_floating_point()]
+        rows = values[0].float().reshape(len(next(iter(passed.values()))), -1)
+        documents = batch["document"]
+        return Rows(rows, np.full(len(rows), -1), _by_token(documents, (len(rows), 1)).max(1), self.task)
+
+
+def _by_token(documents: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.int64]:
+    whole = documents if documents.ndim == 2 else documents[:, None]
+    if whole.shape[1] != shape[1] and whole.shape[1] != 1:
+        return whole.astype(np.int64)
+    return np.broadcast_to(whole, shape).astype(np.int64)
+
+
+def _pick(logits: Any, keep: NDArray[np.bool_]) -> Any:
+    """The rows of [n, length, width] where `keep` [n, length] holds, float32; no copy where all are kept."""
+    import torch
+
+    if keep.all() and len(logits) == 1:
+        return logits[0].float()
+    return logits[torch.from_numpy(keep).to(logits.device)].float()
+
+
+def _mask_id(folder: Path) -> int:
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(str(folder)).mask_token_id
+    except Exception as problem:
+        reason = " ".join(str(problem).split())[:100]
+        raise CorecompressError(f"{folder}: no tokenizer loads from there ({reason}); a masked model needs one") from None
+    if found is None:
+        raise CorecompressError(f"{folder}: its tokenizer has no mask token; a masked language model needs one")
+    return int(found)
+
+
+def _pooling(folder: Path) -> str:
+    """How a sentence-transformers folder pools: mean, cls, max or last."""
+    path = folder / "1_Pooling" / "config.json"
+    if not path.exists():
+        return "mean"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    modes = {"cls_token": "cls", "max_tokens": "max", "lasttoken": "last"}
+    return next((mode for key, mode in modes.items() if config.get(f"pooling_mode_{key}")), "mean")
+
+
+def _pool(hidden: Any, mask: Any, pooling: str) -> Any:
+    """[n, length, width] -> [n, width]."""
+    import torch
+
+    weight = mask[..., None].to(hidden.dtype)
+    if pooling == "cls":
+        return hidden[:, 0]
+    if pooling == "max":
+        return hidden.masked_fill(weight == 0, -1e9).amax(1)
+    if pooling == "last":
+        at = mask.shape[1] - 1 - mask.flip(1).argmax(1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), at]
+    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
