@@ -1,7 +1,8 @@
-"""One side of an evaluation, in a process of its own: python -m corecompress.quality.worker < requests
+"""The process that runs models for an evaluation: python -m corecompress.quality.worker ARCHITECTURE < requests
 
-It imports, then answers one request a line: {"load": …}, {"run": …}. Every answer is a line of JSON; an error's is
-{"error": "one line"}. The original's outputs go to files, one a piece; the other side reads them back one by one.
+It imports (seconds), then forks a fresh process for every request, a line of JSON: load a folder, run the batches, end.
+Every answer is a line of JSON; an error's is {"error": "one line"}. The original's outputs go to files, one a piece;
+the other side reads them back one by one.
 """
 
 from __future__ import annotations
@@ -22,24 +23,34 @@ from corecompress.quality.outputs import AUTO, Outputs, Rows
 def main() -> None:
     """Serve requests until standard input ends."""
     answers, sys.stdout = sys.stdout, sys.stderr
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        _import()
-        _say(answers, {"ready": True})
-        outputs = None
-        for line in sys.stdin:
-            request = json.loads(line)
-            if "load" in request:
-                outputs = _load(**request["load"])
-                _say(answers, {"loaded": True})
-            elif outputs is not None:
-                _run(outputs, answers, **request["run"])
-                _say(answers, {"done": True})
+        _import(sys.argv[1])
+    except ImportError as problem:
+        _say(answers, {"error": f'{problem}; evaluating needs torch and transformers: pip install "corecompress[hf]"'})
+        return
+    for line in sys.stdin:
+        request = json.loads(line)
+        if not hasattr(os, "fork"):
+            _answer(answers, request)
+            continue
+        child = os.fork()
+        if child == 0:
+            _answer(answers, request)
+            answers.flush()
+            os._exit(0)  # a model's memory need not be tidied up
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status:
+            _say(answers, {"error": f"its process died (exit code {status}); is there memory enough?"})
+
+
+def _answer(answers: TextIO, request: dict[str, Any]) -> None:
+    try:
+        outputs = _load(**request["load"])
+        _run(outputs, answers, **request["run"])
+        _say(answers, {"done": True})
     except CorecompressError as problem:
         _say(answers, {"error": str(problem)})
     except Exception as problem:
-        if "--debug" in sys.argv:
-            raise
         _say(answers, {"error": f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"})
 
 
@@ -47,14 +58,16 @@ def _say(answers: TextIO, value: dict[str, Any]) -> None:
     print(json.dumps(value), file=answers, flush=True)
 
 
-def _import() -> None:
+def _import(architecture: str) -> None:
+    """All that takes long and is the same for both sides."""
     import torch
     import transformers
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    assert torch and transformers
+    getattr(transformers, architecture, None)
+    assert torch
 
 
 def _load(folder: str, original: str, task: Any, dtype: str, device: str | None, seed: int) -> Outputs:
