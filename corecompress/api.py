@@ -135,6 +135,34 @@ def evaluate(
         return replace(found, tasks=run_tasks(evaluator.folder, Path(out), tasks, device)) if tasks else found
 
 
+def compare(
+    source: str | Path,
+    recipes: tuple[str, ...] | list[str],
+    out: str | Path,
+    data: str,
+    *,
+    against: dict[str, str | Path] | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    jobs: int | None = None,
+    max_memory: int | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run recipes on `source`, hold each (restored from disk) against it, and write report.json, report.md,
+    report.html and pictures into the folder `out`. Returns the report.
+
+    against: folders made elsewhere, by name. What was measured before in `out` is not measured again.
+    """
+    from corecompress.compare import compare as run
+    from corecompress.quality.evaluate import Options
+
+    folders = {name: Path(folder) for name, folder in (against or {}).items()}
+    options, settings = Options(samples, (), seed, dtype, device), Settings(seed, jobs, max_memory)
+    return run(source, tuple(recipes), folders, data, Path(out), options, settings, progress or Silent())
+
+
 def open_data(spec: str, checkpoint: str | Path | None = None) -> Data:
     """The data component that a SPEC ("text:corpus.txt") names, prepared for a checkpoint if one is given."""
     name, source = parse_data(spec)
@@ -155,6 +183,7 @@ def _parsed(recipe: str | Recipe) -> Recipe:
 
 __all__ = [
     "CorecompressError",
+    "compare",
     "compress",
     "decompress",
     "describe_data",

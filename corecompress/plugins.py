@@ -178,6 +178,16 @@ def choose(choice: Choice) -> None:
     registry.cache_clear()
 
 
+def environment() -> dict[str, str]:
+    """The choice of plugins as variables of the environment, for processes that this one starts."""
+    choice = _choice.with_environment()
+    found = {"CORECOMPRESS_BLOCK_PLUGINS": ",".join(choice.block)}
+    found["CORECOMPRESS_PLUGIN_FILES"] = os.pathsep.join(str(Path(path).absolute()) for path in choice.files)
+    if choice.allow is not None:
+        found["CORECOMPRESS_ALLOW_PLUGINS"] = ",".join(choice.allow)
+    return {name: value for name, value in found.items() if value}
+
+
 @cache
 def registry() -> Registry:
     """The plugins of this process, discovered once. Imports nothing heavy."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corecompress.artifact import is_compressed
 from corecompress.checkpoint import open_checkpoint
 from corecompress.components import Data, Progress
 from corecompress.errors import CorecompressError
+from corecompress.plugins import environment
 from corecompress.quality.task import Task, check_metrics, check_vocabularies, read_config, task_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Evaluator:
         self.names = check_metrics(self.task, options.metrics, self.name)
         data.prepare(checkpoint)
         self._original: Values | None = None
-        self._described: dict[str, Any] = {}
+        self._used = 0
 
     def __enter__(self) -> Evaluator:
         from corecompress.demo import cache_folder
@@ -98,13 +98,13 @@ class Evaluator:
         from corecompress.quality.measures import measure
 
         metrics = measure(original, compressed, self.names, self.options.seed)
-        counts = {"rows": len(compressed["documents"]), "documents": len(set(compressed["documents"].tolist()))}
+        counts = {"samples": self._used, "rows": len(compressed["documents"]), "documents": len(set(compressed["documents"].tolist()))}
         seconds = round(time.perf_counter() - begun, 3)
-        return Evaluation(self.task, self.name, str(out), metrics, {**self._described, **counts}, seconds)
+        return Evaluation(self.task, self.name, str(out), metrics, {**self.described(), **counts}, seconds)
 
     def _other(self, out: str | Path) -> Path:
         folder = Path(out).expanduser()
-        if not is_compressed(folder):
+        if not folder.is_dir():  # a folder of any kind that transformers loads, also one that another tool quantised
             folder = open_checkpoint(out).folder
         check_vocabularies(self.config, read_config(folder), self.name, str(out))
         return folder
@@ -145,13 +145,12 @@ class Evaluator:
                 break
         if left == samples:
             raise CorecompressError(f"--data {self.spec}: its evaluation split is empty; give more data")
-        self._described = {
-            "spec": self.spec,
-            "fingerprint": self.data.fingerprint(),
-            "split": "evaluation",
-            "samples": samples - max(left, 0),
-            "seed": self.options.seed,
-        }
+        self._used = samples - max(left, 0)
+
+    def described(self) -> dict[str, Any]:
+        """Which data: SPEC, fingerprint, split, seed, and how many samples are asked for."""
+        asked = {"spec": self.spec, "fingerprint": self.data.fingerprint(), "split": "evaluation"}
+        return {**asked, "seed": self.options.seed, "samples": self._samples()}
 
     def _samples(self) -> int:
         if self.options.samples is not None:
@@ -174,7 +173,7 @@ class Worker:
         pipe = subprocess.PIPE
         quiet = subprocess.DEVNULL
         self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=quiet, text=True, start_new_session=True, env=os.environ | REUSE
+            command, stdin=pipe, stdout=pipe, stderr=quiet, text=True, start_new_session=True, env=os.environ | environment() | REUSE
         )
 
     def ask(self, request: dict[str, Any], name: str, progress: Progress) -> None:

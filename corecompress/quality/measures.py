@@ -9,8 +9,11 @@ from typing import Any, Literal
 import numpy as np  # noqa: TID253  (imported by verbs that measure, never at start)
 from numpy.typing import NDArray  # noqa: TID253
 
+from corecompress.quality.task import LABELS
+
 RESAMPLES = 500
 Values = dict[str, NDArray[Any]]
+Figures = tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -31,29 +34,26 @@ class Metric:
 
 def measure(original: Values, compressed: Values, names: tuple[str, ...], seed: int) -> dict[str, Metric]:
     """The metrics of these names from what the two workers wrote."""
-    return {name: _MEASURES[name](original, compressed, seed) for name in names}
+    return {name: Metric(*LABELS[name], *_MEASURES[name](original, compressed, seed)) for name in names}
 
 
-def _perplexity(original: Values, compressed: Values, seed: int) -> Metric:
+def _perplexity(original: Values, compressed: Values, seed: int) -> Figures:
     documents = compressed["documents"]
     before, before_error = _mean(original["nll"], documents, seed, np.exp)
     after, after_error = _mean(compressed["nll"], documents, seed, np.exp)
-    return Metric("perplexity", "", "lower", after, after_error, before, before_error)
+    return after, after_error, before, before_error
 
 
-def _kl(original: Values, compressed: Values, seed: int) -> Metric:
-    value, error = _mean(compressed["kl"], compressed["documents"], seed)
-    return Metric("KL to the original", "nats", "lower", value, error)
+def _kl(original: Values, compressed: Values, seed: int) -> Figures:
+    return _mean(compressed["kl"], compressed["documents"], seed)
 
 
-def _kl_p99(original: Values, compressed: Values, seed: int) -> Metric:
-    value, error = _percentile(compressed["kl"], compressed["documents"], 99, seed)
-    return Metric("KL, 99th percentile", "nats", "lower", value, error)
+def _kl_p99(original: Values, compressed: Values, seed: int) -> Figures:
+    return _percentile(compressed["kl"], compressed["documents"], 99, seed)
 
 
-def _top1(original: Values, compressed: Values, seed: int) -> Metric:
-    value, error = _mean(compressed["same"], compressed["documents"], seed)
-    return Metric("top-1 agreement", "", "higher", value, error)
+def _top1(original: Values, compressed: Values, seed: int) -> Figures:
+    return _mean(compressed["same"], compressed["documents"], seed)
 
 
 def _cosines(compressed: Values) -> NDArray[np.float64]:
@@ -69,14 +69,12 @@ def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-def _cosine(original: Values, compressed: Values, seed: int) -> Metric:
-    value, error = _mean(_cosines(compressed), compressed["documents"], seed)
-    return Metric("cosine to the original", "", "higher", value, error)
+def _cosine(original: Values, compressed: Values, seed: int) -> Figures:
+    return _mean(_cosines(compressed), compressed["documents"], seed)
 
 
-def _cosine_p1(original: Values, compressed: Values, seed: int) -> Metric:
-    value, error = _percentile(_cosines(compressed), compressed["documents"], 1, seed)
-    return Metric("cosine, 1st percentile", "", "higher", value, error)
+def _cosine_p1(original: Values, compressed: Values, seed: int) -> Figures:
+    return _percentile(_cosines(compressed), compressed["documents"], 1, seed)
 
 
 def _neighbours(compressed: Values) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
@@ -97,25 +95,22 @@ def _neighbours(compressed: Values) -> tuple[NDArray[np.bool_], NDArray[np.float
     return np.concatenate(hits), np.concatenate(ranks) if ranks else np.ones(len(mine))
 
 
-def _recall1(original: Values, compressed: Values, seed: int) -> Metric:
-    value, error = _mean(_neighbours(compressed)[0], compressed["documents"], seed)
-    return Metric("recall@1", "", "higher", value, error)
+def _recall1(original: Values, compressed: Values, seed: int) -> Figures:
+    return _mean(_neighbours(compressed)[0], compressed["documents"], seed)
 
 
-def _rank_correlation(original: Values, compressed: Values, seed: int) -> Metric:
-    value, error = _mean(_neighbours(compressed)[1], compressed["documents"], seed)
-    return Metric("rank correlation of similarities", "", "higher", value, error)
+def _rank_correlation(original: Values, compressed: Values, seed: int) -> Figures:
+    return _mean(_neighbours(compressed)[1], compressed["documents"], seed)
 
 
-def _relative_error(original: Values, compressed: Values, seed: int) -> Metric:
+def _relative_error(original: Values, compressed: Values, seed: int) -> Figures:
     error, norm = compressed["error"], compressed["norm"]
     groups = _by_document(compressed["documents"])
     sums = np.stack([_sums(error, groups), _sums(norm, groups)])
-    value, spread = _bootstrap(sums, lambda s: np.sqrt(s[0] / np.maximum(s[1], 1e-300)), seed)
-    return Metric("relative error of the outputs", "", "lower", value, spread)
+    return _bootstrap(sums, lambda s: np.sqrt(s[0] / np.maximum(s[1], 1e-300)), seed)
 
 
-_MEASURES: dict[str, Callable[[Values, Values, int], Metric]] = {
+_MEASURES: dict[str, Callable[[Values, Values, int], Figures]] = {
     "perplexity": _perplexity,
     "kl": _kl,
     "kl_p99": _kl_p99,

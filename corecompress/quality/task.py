@@ -20,6 +20,19 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 """The metrics of each task; the first but perplexity is what a rate-quality picture shows."""
 
+LABELS: dict[str, tuple[str, str, Literal["lower", "higher"]]] = {
+    "perplexity": ("perplexity", "", "lower"),
+    "kl": ("KL to the original", "nats", "lower"),
+    "kl_p99": ("KL, 99th percentile", "nats", "lower"),
+    "top1": ("top-1 agreement", "", "higher"),
+    "cosine": ("cosine to the original", "", "higher"),
+    "cosine_p1": ("cosine, 1st percentile", "", "higher"),
+    "recall1": ("recall@1", "", "higher"),
+    "rank_correlation": ("rank correlation of similarities", "", "higher"),
+    "relative_error": ("relative error of the outputs", "", "lower"),
+}
+"""Label, unit ("" for a share or a ratio) and which way is better, of every metric."""
+
 AXIS = {task: next(name for name in names if name != "perplexity") for task, names in METRICS.items()}
 
 WORDS = {

@@ -236,6 +236,20 @@ def evaluation_table(found: Evaluation) -> RenderableType:
     return Group(table, *(Text(line) for line in lines))
 
 
+def comparison_table(report: dict[str, Any], out: str) -> RenderableType:
+    """The rows of a comparison, smallest first, what failed, and what is saved at equal quality."""
+    from corecompress.report.comparison import body, failures, head, saved
+
+    columns = head(report)
+    table = _table("", (columns[0], "left"), *((name, "right") for name in columns[1:]))
+    for row in body(report):
+        table.add_row(*row)
+    lines = [Text("● on the Pareto front", style="dim")]
+    lines += [Text(line) for line in saved(report)]
+    lines += [Text(f"failed: {name}: {why}", style="red") for name, why in failures(report)]
+    return Group(table, *lines, Text(f"{out}/report.html, report.md, report.json and pictures are written"))
+
+
 def data_table(report: DataReport, fingerprint: str) -> RenderableType:
     """What a data component holds."""
     figures = _table("", ("", "left"), ("", "left"))
