@@ -23,6 +23,7 @@ from corecompress.run import Settings
 from corecompress.summary import Plan, Summary, Verified, inspect_folder, make_plan, verify_artifact
 
 if TYPE_CHECKING:
+    from corecompress.benchmark import Benchmark
     from corecompress.quality.evaluate import Evaluation
 
 
@@ -135,6 +136,21 @@ def evaluate(
         return replace(found, tasks=run_tasks(evaluator.folder, Path(out), tasks, device)) if tasks else found
 
 
+def benchmark(
+    source: str | Path,
+    out: str | Path,
+    *,
+    runs: int = 3,
+    threads: int | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Time `out` against `source` in fresh processes, alternating: loading, latency, throughput, memory, size."""
+    from corecompress.benchmark import benchmark as run
+
+    return run(source, out, runs, threads, device, progress or Silent())
+
+
 def compare(
     source: str | Path,
     recipes: tuple[str, ...] | list[str],
@@ -183,6 +199,7 @@ def _parsed(recipe: str | Recipe) -> Recipe:
 
 __all__ = [
     "CorecompressError",
+    "benchmark",
     "compare",
     "compress",
     "decompress",

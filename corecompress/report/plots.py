@@ -123,6 +123,11 @@ def _zero_tick(axes: Axes, bad: list[float], floor: float, height: list[float]) 
     axes.set_ylim(low / 2.2, high * 3 if high > low else low * 100)
     if 0 in bad:
         axes.axhspan(low / 10, floor * 2, color="#f2f2f2", zorder=-1)
+        from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation
+
+        usual = LogFormatterSciNotation()
+        usual.set_axis(axes.yaxis)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, at: "" if y < 2 * floor else usual(y, at)))
         axes.annotate("0 exactly", (0, floor), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points", fontsize=9, color=GREY, va="center")
 
 
@@ -159,7 +164,7 @@ def tensors(report: dict[str, Any]) -> Figure | None:
         return None
     grouped = [_groups(row["tensors"]) for row in rows]
     names = list(dict.fromkeys(name for groups in grouped for name in groups))[:MOST_TENSORS]
-    figure, (left, right) = _figure(13, 1.8 + 0.21 * len(names) * max(2, len(rows)), 2)
+    figure, (left, right) = _figure(13, 2.2 + 0.17 * len(names) * max(2, len(rows)), 2)
     looks, many = style(report), len({row["family"] for row in rows}) < len(rows)
     thick = 0.82 / len(rows)
     for k, (row, groups) in enumerate(zip(rows, grouped, strict=True)):
@@ -189,8 +194,20 @@ def _groups(tensors: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
         weight = tensor["parameters"]
         for i, value in enumerate((weight, weight * (tensor["bits"] or 0), weight * (tensor["error"] or 0))):
             entry[i] += value
-    ordered = sorted(sums.items(), key=lambda item: -item[1][0])
+    ordered = _largest(sorted(sums.items(), key=lambda item: -item[1][0]))
     return {name: (bits / max(size, 1), error / max(size, 1)) for name, (size, bits, error) in ordered}
+
+
+def _largest(entries: list[tuple[str, list[float]]]) -> list[tuple[str, list[float]]]:
+    """The entries that hold all but a hundredth of the parameters, and one for the rest."""
+    total, seen, kept = sum(sums[0] for _, sums in entries), 0.0, []
+    for name, sums in entries:
+        if seen >= 0.99 * total and len(kept) + 1 < len(entries):
+            break
+        kept.append((name, sums))
+        seen += sums[0]
+    rest = [sums for _, sums in entries[len(kept) :]]
+    return [*kept, (f"all others ({100 * (1 - seen / total):.1f} %)", [sum(part) for part in zip(*rest, strict=True)])] if rest else kept
 
 
 def cost(report: dict[str, Any]) -> Figure | None:

@@ -12,6 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from corecompress.benchmark import Benchmark
 from corecompress.components import DataReport
 from corecompress.plugins import Plugin, Provided
 from corecompress.recipe import describe_type
@@ -234,6 +235,29 @@ def evaluation_table(found: Evaluation) -> RenderableType:
         f"in {human_seconds(found.seconds)}; fingerprint {data['fingerprint'][:16]}"
     )
     return Group(table, *(Text(line) for line in lines))
+
+
+def benchmark_table(found: Benchmark) -> RenderableType:
+    """Ratios first, then the medians of both sides with their spread."""
+    columns = [("compressed ÷ original", "right"), ("original", "right"), ("compressed", "right"), ("", "left")]
+    table = _table("", ("", "left"), *columns)
+    for name, figure in found.figures.items():
+        label, unit = figure.label, figure.unit
+        if name.startswith("throughput"):
+            unit = f"{found.things} a second"
+        elif name == "latency":
+            label = f"one of the {found.things.split()[0]}, {32} tokens" if "tokens" in found.things else "one image"
+        sides = [
+            f"{human_figure(median, 3)} ({human_figure(low, 3)} … {human_figure(high, 3)})"
+            for median, (low, high) in (
+                (figure.original, figure.original_spread),
+                (figure.compressed, figure.compressed_spread),
+            )
+        ]
+        table.add_row(label, f"{figure.ratio:.2f}", *sides, unit)
+    how = f"{found.runs} fresh processes each, alternating, on {found.device} with {found.threads} threads"
+    lines = [Text(f"{how}: medians (smallest … largest)")] + ([Text(found.note)] if found.note else [])
+    return Group(table, *lines)
 
 
 def comparison_table(report: dict[str, Any], out: str) -> RenderableType:
