@@ -39,19 +39,35 @@ def compress(
     force: bool = False,
     resume: bool = False,
     shard_bytes: int = 5_000_000_000,
+    evaluated: bool = True,
     progress: Progress | None = None,
 ) -> Summary:
     """Compress a checkpoint (folder, hub id or "demo") into the folder `out`.
 
     recipe: text, a .toml file's path, or a parsed Recipe; data: a SPEC such as "text:corpus.txt"; jobs: threads
     (default: one a core); max_memory: bytes of peak resident memory (default: a few times what the largest tensor
-    needs); force: replace `out`; resume: go on with a killed run; shard_bytes: largest payload file.
+    needs); force: replace `out`; resume: go on with a killed run; shard_bytes: largest payload file;
+    evaluated: with data and a lossy recipe, measure the quality as well and write it into the model card.
     Raises CorecompressError, and leaves nothing named `out`, when something is wrong.
     """
     settings = Settings(seed, jobs, max_memory, force, resume, shard_bytes)
+    out, shown = Path(out), progress or Silent()
     component = open_data(data) if data else None
-    _compress(str(source), Path(out), _parsed(recipe), registry(), component, settings, progress or Silent())
-    return inspect_folder(Path(out))
+    _compress(str(source), out, _parsed(recipe), registry(), component, settings, shown)
+    summary = inspect_folder(out)
+    if component is None or data is None or not evaluated or not is_compressed(out) or Artifact(out).is_exact():
+        return summary
+    from corecompress.quality.evaluate import Evaluator, Options
+    from corecompress.report.card import add_evaluation
+
+    try:
+        with Evaluator(source, component, data, Options(seed=seed), shown) as evaluator:
+            found = evaluator.against(out)
+    except CorecompressError as problem:
+        shown.note(f"not evaluated: {problem}")
+        return summary
+    add_evaluation(out, found)
+    return replace(inspect_folder(out), evaluation=found)
 
 
 def decompress(
@@ -116,6 +132,7 @@ def evaluate(
     samples: int | None = None,
     metrics: tuple[str, ...] = (),
     tasks: tuple[str, ...] = (),
+    card: bool = False,
     seed: int = 0,
     dtype: str = "float32",
     device: str | None = None,
@@ -124,15 +141,21 @@ def evaluate(
     """Hold `out`, compressed or not, against `source`, each in a fresh process, on the evaluation split of `data`.
 
     data: a SPEC such as "text:corpus.txt"; samples: windows, sentences or images; metrics: names, all by default;
-    tasks: names of lm-evaluation-harness; dtype, device: what both sides compute in, and where.
+    tasks: names of lm-evaluation-harness; card: write the figures into the model card of `out`; dtype, device: what both sides compute in, and where.
     Raises CorecompressError for sides that don't load or can't be compared, and for data that don't fit.
     """
     from corecompress.quality.evaluate import Evaluator, Options
     from corecompress.quality.harness import run_tasks
 
     options = Options(samples, metrics, seed, dtype, device)
+    if card and not is_compressed(Path(out)):
+        raise CorecompressError(f"{out}: is no compressed folder, so it has no card of ours; leave out --card")
     with Evaluator(source, open_data(data), data, options, progress or Silent()) as evaluator:
         found = evaluator.against(out)
+        if card:
+            from corecompress.report.card import add_evaluation
+
+            add_evaluation(Path(out), found)
         return replace(found, tasks=run_tasks(evaluator.folder, Path(out), tasks, device)) if tasks else found
 
 

@@ -181,6 +181,12 @@ class Artifact:
         """Where each payload and state stands, by its name in the payload files."""
         return {stored.info.name: stored for header in self.headers for stored in header.tensors}
 
+    def is_exact(self) -> bool:
+        """Whether every tensor is the source's bit for bit, as far as the components promise it."""
+        stages = [used for used in self.manifest.components if used.kind == "compressor"]
+        exact = all(decoder is None or decoder.exact for decoder in self.decoders)
+        return exact and len(stages) == len(self.decoders)
+
     def load_decoders(self) -> None:
         """Read headers and states and build the components now, not in a worker thread."""
         self.stored, self.decoders  # noqa: B018  (cached when first asked for)

@@ -177,7 +177,7 @@ class _Runner:
             more = ["--jobs", str(self.settings.threads), "--seed", str(self.settings.seed), "--data", self.data]
             if self.settings.max_memory is not None:
                 more += ["--max-memory", str(self.settings.max_memory)]
-            command = ["compress", self.source, "-o", str(folder), "-r", text, "--resume", "-q", *more]
+            command = ["compress", self.source, "-o", str(folder), "-r", text, "--resume", "--no-evaluate", "-q", *more]
             seconds, peak = run_command(command)
             times.write_text(json.dumps({"seconds": seconds, "peak": peak}), encoding="utf-8")
         kept = json.loads(times.read_text(encoding="utf-8"))

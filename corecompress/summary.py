@@ -23,6 +23,8 @@ from corecompress.safetensors_file import Stored, read_range
 if TYPE_CHECKING:
     import numpy as np
 
+    from corecompress.quality.evaluate import Evaluation
+
 SAMPLE_BYTES, SLICES = 1 << 20, 8
 
 
@@ -63,6 +65,8 @@ class Summary:
     seed: int | None = None
     source: dict[str, Any] | None = None
     components: tuple[dict[str, Any], ...] = ()
+    evaluation: Evaluation | None = None
+    """Measured right after compressing, where there were data and the recipe is lossy."""
 
     @property
     def bits_per_weight(self) -> float:

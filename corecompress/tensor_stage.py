@@ -76,7 +76,8 @@ def code_tensors(run: Run, checkpoint: Checkpoint) -> None:
         dropped=routing.dropped,
     )
     check_complete(manifest, checkpoint)
-    _write_rest(run, checkpoint, manifest)
+    exact = all(stage.component.exact for stage in routing.stages) and not run.resolved.model_stages
+    _write_rest(run, checkpoint, manifest, exact)
     journal.close()
 
 
@@ -238,14 +239,14 @@ def check_complete(manifest: Manifest, checkpoint: Checkpoint) -> None:
         raise CorecompressError(f"tensor '{wrong[0]}' differs between the source and the output; nothing was published")
 
 
-def _write_rest(run: Run, checkpoint: Checkpoint, manifest: Manifest) -> None:
+def _write_rest(run: Run, checkpoint: Checkpoint, manifest: Manifest, exact: bool) -> None:
     """The files beside the payloads: those that go along, config.json, the card, and last the manifest."""
     names = {name: ORIGINAL_CARD if name == "README.md" else name for name in checkpoint.carried}
     files: list[FileRecord] = carry_files(checkpoint.folder, names, run.partial)
     first_shard = [stored.info for stored in checkpoint.shards[0].tensors]
     config = compressed_config(checkpoint.config, first_shard, checkpoint.index_metadata, len(manifest.payloads))
     (run.partial / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_card(run.partial / "README.md", manifest, checkpoint)
+    write_card(run.partial, manifest, exact)
     written = ["config.json", "README.md"] + ([PAYLOAD_INDEX] if len(manifest.payloads) > 1 else [])
     files += [file_record(run.partial, name) for name in written]
     complete = dataclasses.replace(manifest, files=tuple(sorted(files, key=lambda file: file.name)))

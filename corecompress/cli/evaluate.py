@@ -13,6 +13,7 @@ from corecompress.cli import common
 @common.option_data
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Show only this (kl, cosine, …); repeatable.")
 @click.option("--tasks", metavar="NAMES", help="Tasks of lm-evaluation-harness too, with commas between.")
+@click.option("--card", is_flag=True, help="Write the figures into the model card (README.md) of OUT as well.")
 @common.option_samples
 @common.option_compute
 @common.option_json
@@ -23,6 +24,7 @@ def command(
     data: str,
     metrics: tuple[str, ...],
     tasks: str | None,
+    card: bool,
     samples: int | None,
     seed: int,
     dtype: str,
@@ -51,6 +53,7 @@ def command(
             data,
             samples=samples,
             metrics=metrics,
+            card=card,
             tasks=tuple(filter(None, (tasks or "").split(","))),
             seed=seed,
             dtype=dtype,

@@ -60,7 +60,10 @@ def compressed_table(summary: Summary, seconds: float | None = None) -> Renderab
         lines.append("Every tensor was decoded again and checked.")
     if summary.source and summary.source.get("left_behind"):
         lines.append("Left behind (other copies of the weights): " + ", ".join(summary.source["left_behind"]))
-    return Group(table, *(Text(line) for line in lines))
+    parts: list[RenderableType] = [table, *(Text(line) for line in lines)]
+    if summary.evaluation is not None:
+        parts += [Text(""), evaluation_table(summary.evaluation)]
+    return Group(*parts)
 
 
 def decompressed_line(summary: Summary) -> RenderableType:
