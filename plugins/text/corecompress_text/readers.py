@@ -73,8 +73,13 @@ def detect_encoding(sample: bytes, path: Path) -> str:
         return "utf-8"
     from charset_normalizer import from_bytes
 
-    best = from_bytes(sample[: 1 << 16]).best()
-    return best.encoding if best is not None else "utf-8"
+    matches = from_bytes(sample[: 1 << 16])
+    best = matches.best()
+    if best is None:
+        return "utf-8"
+    as_good = {match.encoding for match in matches if match.chaos <= best.chaos + 0.02 and match.chaos < 0.1}
+    western = as_good & {"cp1252", "latin_1", "cp1250", "cp1254", "cp1257"}  # one-byte code pages look alike
+    return "cp1252" if best.encoding.startswith(("cp12", "latin", "iso")) and western else best.encoding
 
 
 _ESCAPED = re.compile("[\udc80-\udcff]")
