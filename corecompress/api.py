@@ -141,7 +141,8 @@ def evaluate(
     """Hold `out`, compressed or not, against `source`, each in a fresh process, on the evaluation split of `data`.
 
     data: a SPEC such as "text:corpus.txt"; samples: windows, sentences or images; metrics: names, all by default;
-    tasks: names of lm-evaluation-harness; card: write the figures into the model card of `out`; dtype, device: what both sides compute in, and where.
+    tasks: names of lm-evaluation-harness; card: write the figures into the model card of `out`; dtype, device: what
+    both sides compute in, and where.
     Raises CorecompressError for sides that don't load or can't be compared, and for data that don't fit.
     """
     from corecompress.quality.evaluate import Evaluator, Options

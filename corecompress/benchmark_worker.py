@@ -10,6 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,19 +79,21 @@ def _generation(model: Any, task: str, where: Any) -> dict[str, Any]:
 
     def generate(n: int, new: int) -> None:
         end = {"eos_token_id": None, "pad_token_id": 0}
-        model.generate(**_tokens(model, n, PROMPT, where), max_new_tokens=new, min_new_tokens=new, do_sample=False, **end)
+        model.generate(
+            **_tokens(model, n, PROMPT, where), max_new_tokens=new, min_new_tokens=new, do_sample=False, **end
+        )
 
     generate(1, 2)
-    first = {n: _seconds(where, lambda n=n: generate(n, 1)) for n in (1, 8)}
-    whole = {n: _seconds(where, lambda n=n: generate(n, 1 + NEW)) for n in (1, 8)}
+    first = {n: _seconds(where, partial(generate, n, 1)) for n in (1, 8)}
+    whole = {n: _seconds(where, partial(generate, n, 1 + NEW)) for n in (1, 8)}
     rates = {f"throughput{n}": n * NEW / max(whole[n] - first[n], 1e-9) for n in (1, 8)}
     return {"first": 1000 * first[1], **rates}
 
 
 def _forward(where: Any, run: Callable[[int, int], Any], short: int, long: int) -> dict[str, Any]:
     run(1, short)
-    latency = _seconds(where, lambda: run(1, short))
-    rates = {f"throughput{n}": n / _seconds(where, lambda n=n: run(n, long)) for n in (1, 8)}
+    latency = _seconds(where, partial(run, 1, short))
+    rates = {f"throughput{n}": n / _seconds(where, partial(run, n, long)) for n in (1, 8)}
     return {"latency": 1000 * latency, **rates}
 
 

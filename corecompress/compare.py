@@ -161,7 +161,13 @@ class _Runner:
         resolved = resolve(parse(text), registry())
         stages = [*resolved.model_stages, *(stage for _, stage in resolved.rules)]
         versions = sorted({f"{s.provided.plugin.distribution} {s.provided.plugin.version}" for s in stages})
-        asked = (str(resolved.recipe), versions, self._source_hash(), self.settings.seed, self.evaluator.data.fingerprint())
+        asked = (
+            str(resolved.recipe),
+            versions,
+            self._source_hash(),
+            self.settings.seed,
+            self.evaluator.data.fingerprint(),
+        )
         return hash_bytes(repr(asked).encode())[:24]
 
     def _source_hash(self) -> list[str]:
@@ -184,7 +190,12 @@ class _Runner:
         summary = inspect_folder(folder)
         tensors = self._tensors(summary, folder)
         size = {"bytes": summary.bytes, "bits_per_weight": 8 * summary.bytes / self._parameters()}
-        return {**size, "tensors": tensors, "seconds": {"compress": kept["seconds"]}, "peak_bytes": {"compress": kept["peak"]}}
+        return {
+            **size,
+            "tensors": tensors,
+            "seconds": {"compress": kept["seconds"]},
+            "peak_bytes": {"compress": kept["peak"]},
+        }
 
     def _parameters(self) -> int:
         return sum(info.size for info in self.checkpoint.tensors)
@@ -198,7 +209,12 @@ class _Runner:
         against = self.checkpoint.folder if same else None
         errors = dict(verify_artifact(folder, against, self.settings, self.progress).against)
         return [
-            {"name": r.name, "parameters": _size(r.shape), "bits": _finite(r.bits_per_weight), "error": errors.get(r.name)}
+            {
+                "name": r.name,
+                "parameters": _size(r.shape),
+                "bits": _finite(r.bits_per_weight),
+                "error": errors.get(r.name),
+            }
             for r in summary.tensors
         ]
 
@@ -229,7 +245,13 @@ class _Runner:
         files = [path for path in folder.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
         made = self._evaluate(folder, {"compress": None, "restore": None})
-        return {**made, "bytes": size, "bits_per_weight": 8 * size / self._parameters(), "tensors": [], "peak_bytes": {}}
+        return {
+            **made,
+            "bytes": size,
+            "bits_per_weight": 8 * size / self._parameters(),
+            "tensors": [],
+            "peak_bytes": {},
+        }
 
 
 def run_command(arguments: list[str]) -> tuple[float, int]:
@@ -281,7 +303,7 @@ def _report(
     described = dict(evaluator.described())
     for row in good:
         described |= row.pop("data")
-    own = next((row.pop("own") for row in good), {})
+    own: dict[str, Any] = next((row["own"] for row in good), {})
     for row in good:
         row.pop("own", None)
     labels = {name: dict(zip(("label", "unit", "better"), LABELS[name], strict=True)) for name in evaluator.names}
@@ -308,5 +330,3 @@ def machine(threads: int) -> str:
         found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text(encoding="utf-8", errors="replace"))
         model = found[1].strip() if found else model
     return f"{threads} threads, {model}"
-
-

@@ -25,7 +25,8 @@ def check_push(repo_id: str) -> None:
     except Exception as problem:
         reason = f"{type(problem).__name__}: {_one_line(problem)}"
         raise CorecompressError(
-            f"--push-to-hub {repo_id}: the hub does not take your token ({reason}); run `hf auth login`, or set HF_TOKEN"
+            f"--push-to-hub {repo_id}: the hub does not take your token ({reason}); "
+            "run `hf auth login`, or set HF_TOKEN"
         ) from None
 
 

@@ -100,7 +100,7 @@ def test_an_image_classifier_and_any_other_model(tmp_path: Path) -> None:
     assert list(moved["metrics"]) == ["kl", "kl_p99", "top1"]
 
 
-PIXELS = '''
+PIXELS = """
 import numpy as np
 from corecompress import Component, hookimpl
 from corecompress.components import NoOptions
@@ -118,7 +118,7 @@ class Pixels:
         for n in range(start, 4):
             yield {"pixel_values": rng.normal(size=(4, 3, 16, 16)).astype(np.float32), "document": np.arange(4 * n, 4 * n + 4)}
     def fingerprint(self): return "pixels"
-'''
+"""
 
 
 def _cli() -> Callable[..., object]:
@@ -180,7 +180,9 @@ def test_an_error_leaves_no_worker_and_no_scratch(tmp_path: Path, text: str, mon
     monkeypatch.setenv("CORECOMPRESS_CACHE", str(tmp_path / "cache"))
     one = tiny.model(tmp_path / "one", "causal")
     broken = shutil.copytree(one, tmp_path / "broken")
-    (broken / "config.json").write_text((one / "config.json").read_text().replace('"hidden_size": 32', '"hidden_size": 48'))
+    (broken / "config.json").write_text(
+        (one / "config.json").read_text().replace('"hidden_size": 32', '"hidden_size": 48')
+    )
     with pytest.raises(CorecompressError, match="broken"):
         evaluate(one, broken, text)
     assert not list((tmp_path / "cache" / "evaluations").iterdir())

@@ -6,7 +6,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-WORDS = [f"{a}{b}" for a in ("ka", "lo", "mi", "nu", "pe", "ra", "so", "ti") for b in ("ba", "do", "fe", "gu", "ha", "")]
+WORDS = [
+    f"{a}{b}" for a in ("ka", "lo", "mi", "nu", "pe", "ra", "so", "ti") for b in ("ba", "do", "fe", "gu", "ha", "")
+]
 
 
 def corpus(path: Path, documents: int = 200, words: int = 40, seed: int = 0) -> Path:
@@ -56,7 +58,9 @@ def tokenizer(folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]
-    backend = tk.Tokenizer(tk.models.WordLevel({w: i for i, w in enumerate([*special, *WORDS, "."])}, unk_token="<unk>"))
+    backend = tk.Tokenizer(
+        tk.models.WordLevel({w: i for i, w in enumerate([*special, *WORDS, "."])}, unk_token="<unk>")
+    )
     backend.pre_tokenizer = tk.pre_tokenizers.Whitespace()
     backend.normalizer = tk.normalizers.Lowercase()
     names = dict(zip(("pad_token", "unk_token", "bos_token", "eos_token", "mask_token"), special, strict=True))

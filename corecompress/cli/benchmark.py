@@ -15,9 +15,7 @@ from corecompress.cli import common
 @click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, … (default: cuda where there is one).")
 @common.option_json
 @common.option_quiet
-def command(
-    src: str, out: str, runs: int, threads: int | None, device: str | None, as_json: bool, quiet: bool
-) -> None:
+def command(src: str, out: str, runs: int, threads: int | None, device: str | None, as_json: bool, quiet: bool) -> None:
     """Time OUT against SRC in fresh processes, alternating: loading, first token or sentence, throughput, memory.
 
     Each run loads the model and warms it up before it measures. Ratios are medians of OUT over medians of SRC.

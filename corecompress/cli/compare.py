@@ -46,7 +46,7 @@ def command(
     from corecompress.report.tables import comparison_table, show
 
     common.warn_unknown_plugins()
-    folders = {}
+    folders: dict[str, Any] = {}
     for entry in against:
         name, sign, folder = entry.partition("=")
         if not (name and sign and folder):

@@ -1,6 +1,6 @@
 """Chunks: pieces of a stream that decode on their own, so that threads can share the work.
 
-    varint count · varint byte length of each chunk · the chunks
+varint count · varint byte length of each chunk · the chunks
 """
 
 from __future__ import annotations

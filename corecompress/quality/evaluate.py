@@ -98,7 +98,11 @@ class Evaluator:
         from corecompress.quality.measures import measure
 
         metrics = measure(original, compressed, self.names, self.options.seed)
-        counts = {"samples": self._used, "rows": len(compressed["documents"]), "documents": len(set(compressed["documents"].tolist()))}
+        counts = {
+            "samples": self._used,
+            "rows": len(compressed["documents"]),
+            "documents": len(set(compressed["documents"].tolist())),
+        }
         seconds = round(time.perf_counter() - begun, 3)
         return Evaluation(self.task, self.name, str(out), metrics, {**self.described(), **counts}, seconds)
 
@@ -135,7 +139,9 @@ class Evaluator:
         left = samples = self._samples()
         stream = iter(self.data.batches(self.options.seed, "evaluation"))
         for number, batch in enumerate(stream):
-            arrays = {key: np.asarray(value)[:left] for key, value in batch.items() if _is_numeric(value)}
+            arrays: dict[str, Any] = {
+                key: np.asarray(value)[:left] for key, value in batch.items() if _is_numeric(value)
+            }
             if "document" not in arrays:
                 first = len(next(iter(arrays.values())))
                 arrays["document"] = np.arange(number * first, (number + 1) * first)
@@ -173,12 +179,19 @@ class Worker:
         pipe = subprocess.PIPE
         quiet = subprocess.DEVNULL
         self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=quiet, text=True, start_new_session=True, env=os.environ | environment() | REUSE
+            command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=quiet,
+            text=True,
+            start_new_session=True,
+            env=os.environ | environment() | REUSE,
         )
 
     def ask(self, request: dict[str, Any], name: str, progress: Progress) -> None:
         """Send a request and wait until it is done. Raises CorecompressError with what the worker says."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         with suppress(BrokenPipeError):  # what it said before it ended tells more
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
@@ -198,7 +211,8 @@ class Worker:
 
     def close(self) -> None:
         """End it, whatever it is doing."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)  # the forked process as well
         with suppress(BrokenPipeError):

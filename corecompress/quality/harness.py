@@ -16,13 +16,14 @@ import lm_eval
 folder, device, *tasks = sys.argv[1:]
 arguments = {"pretrained": folder}
 found = lm_eval.simple_evaluate(model="hf", model_args=arguments, tasks=tasks, device=device or None)
-numbers = {task: {k: v for k, v in row.items() if isinstance(v, (int, float))} for task, row in found["results"].items()}
+results = found["results"].items()
+numbers = {task: {k: v for k, v in row.items() if isinstance(v, (int, float))} for task, row in results}
 print("@@" + json.dumps(numbers))
 """
 
 
 def run_tasks(source: Path, out: Path, tasks: tuple[str, ...], device: str | None) -> dict[str, Any]:
-    """{task: {"metric": "original → compressed"}}, each side in a fresh process; a line of what is missing otherwise."""
+    """{task: {"metric": "original → compressed"}}, each side in a fresh process; what is missing otherwise."""
     if find_spec("lm_eval") is None:
         return {",".join(tasks): {"not run": "lm-evaluation-harness is not installed; pip install lm-eval"}}
     sides = []

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np  # noqa: TID253  (imported by verbs that measure, never at start)
-from numpy.typing import NDArray  # noqa: TID253
+import numpy as np
+from numpy.typing import NDArray
 
 from corecompress.quality.task import LABELS
 
 RESAMPLES = 500
 Values = dict[str, NDArray[Any]]
-Figures = tuple[float | None, ...]
+Figures = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def _by_document(documents: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _sums(values: NDArray[Any], groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.bincount(groups, values.astype(np.float64))
+    found: NDArray[Any] = np.bincount(groups, values.astype(np.float64))
+    return found
 
 
 def _mean(
@@ -141,9 +142,7 @@ def _mean(
     return _bootstrap(sums, lambda s: then(s[0] / s[1]), seed)
 
 
-def _bootstrap(
-    sums: NDArray[np.float64], figure: Callable[[Any], Any], seed: int
-) -> tuple[float, float | None]:
+def _bootstrap(sums: NDArray[np.float64], figure: Callable[[Any], Any], seed: int) -> tuple[float, float | None]:
     """(figure of all documents, its standard error). sums: [quantities, documents] (Efron & Tibshirani 1993, ch. 6)."""
     count = sums.shape[1]
     value = float(figure(sums.sum(1)))

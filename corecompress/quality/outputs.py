@@ -54,7 +54,7 @@ class Rows:
     @property
     def chunk(self) -> int:
         """Rows that are compared at a time, so that they stay in the processor's cache."""
-        return max(1, CHUNK // max(1, self.values.shape[1]))
+        return max(1, CHUNK // max(1, int(self.values.shape[1])))
 
 
 class Outputs:
@@ -71,7 +71,7 @@ class Outputs:
         import torch
 
         first = next(iter(batch.values()))
-        size = max(1, ELEMENTS // max(1, self._width() * int(np.prod(first.shape[1:2] or 1))))
+        size = max(1, ELEMENTS // max(1, self._width() * int(first.shape[1] if first.ndim > 1 else 1)))
         for at in range(0, len(first), size):
             piece = {key: value[at : at + size] for key, value in batch.items()}
             with torch.inference_mode():
@@ -79,7 +79,8 @@ class Outputs:
 
     def _width(self) -> int:
         config = getattr(self.model.config, "text_config", None) or self.model.config
-        return int(getattr(config, "vocab_size", 0) or getattr(config, "hidden_size", 1024) or 1024)
+        found = getattr(config, "vocab_size", 0) or getattr(config, "hidden_size", 1024)
+        return int(found or 1024)
 
     def _rows(self, batch: dict[str, NDArray[Any]], random: np.random.Generator) -> Rows:
         if self.task in ("causal-lm", "masked-lm", "seq2seq-lm") and "input_ids" not in batch:
@@ -117,9 +118,7 @@ class Outputs:
         guess = (random.random(ids.shape) < MASKED) & inner
         guess[np.arange(len(ids)), inner.argmax(1)] |= ~guess.any(1) & inner.any(1)
         hidden = np.where(guess, self.mask_id, ids)
-        logits = self.model(
-            input_ids=self._tensor(hidden), attention_mask=self._tensor(batch["attention_mask"])
-        ).logits
+        logits = self.model(input_ids=self._tensor(hidden), attention_mask=self._tensor(batch["attention_mask"])).logits
         return Rows(_pick(logits, guess), ids[guess], documents[guess], self.task)
 
     def _sequence(self, batch: dict[str, NDArray[Any]], random: np.random.Generator) -> Rows:
@@ -188,7 +187,9 @@ def _mask_id(folder: Path) -> int:
         found = AutoTokenizer.from_pretrained(str(folder)).mask_token_id
     except Exception as problem:
         reason = " ".join(str(problem).split())[:100]
-        raise CorecompressError(f"{folder}: no tokenizer loads from there ({reason}); a masked model needs one") from None
+        raise CorecompressError(
+            f"{folder}: no tokenizer loads from there ({reason}); a masked model needs one"
+        ) from None
     if found is None:
         raise CorecompressError(f"{folder}: its tokenizer has no mask token; a masked language model needs one")
     return int(found)

@@ -74,7 +74,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError) as problem:
-        raise CorecompressError(f"{folder / 'config.json'}: can't be read ({problem}); give a checkpoint's folder") from None
+        raise CorecompressError(
+            f"{folder / 'config.json'}: can't be read ({problem}); give a checkpoint's folder"
+        ) from None
     return config if isinstance(config, dict) else {}
 
 
@@ -83,7 +85,8 @@ def check_vocabularies(one: dict[str, Any], other: dict[str, Any], name: str, ot
     sizes = [(config.get("text_config") or config).get("vocab_size") for config in (one, other)]
     if None not in sizes and sizes[0] != sizes[1]:
         raise CorecompressError(
-            f"{other_name}: has a vocabulary of {sizes[1]} where {name} has {sizes[0]}; only models that share one compare"
+            f"{other_name}: has a vocabulary of {sizes[1]} where {name} has {sizes[0]}; "
+            "only models that share one compare"
         )
     architectures = [(config.get("architectures") or [None])[0] for config in (one, other)]
     if None not in architectures and architectures[0] != architectures[1]:

@@ -99,7 +99,8 @@ def _run(outputs: Outputs, answers: TextIO, batches: str, reference: str, result
             found.append(_write(rows, stored) if original else _compare(rows, stored))
         _say(answers, {"progress": number + 1, "of": len(files)})
     keys = found[0].keys() if found else ()
-    np.savez(result, **{key: np.concatenate([piece[key] for piece in found]) for key in keys})
+    joined: dict[str, Any] = {key: np.concatenate([piece[key] for piece in found]) for key in keys}
+    np.savez(result, **joined)
 
 
 def _write(rows: Rows, path: Path) -> dict[str, NDArray[Any]]:

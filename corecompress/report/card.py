@@ -82,7 +82,9 @@ def _render(folder: Path, manifest: Manifest, quality: str) -> str:
     after = sum(payload.bytes for payload in manifest.payloads)
     parameters = sum(record.info.size for record in manifest.tensors if record.same_as is None) or 1
     data = f" Calibration data: fingerprint `{manifest.data}`." if manifest.data else ""
-    made = f"Made by corecompress {manifest.corecompress} with the recipe `{manifest.recipe}`, seed {manifest.seed}.{data}"
+    made = (
+        f"Made by corecompress {manifest.corecompress} with the recipe `{manifest.recipe}`, seed {manifest.seed}.{data}"
+    )
     text = TEXT.format(
         front=_front_matter(folder, name),
         name=name.rpartition("/")[2],
@@ -110,7 +112,7 @@ def _front_matter(folder: Path, name: str) -> str:
     if "/" in name:
         known |= {"base_model": name, "base_model_relation": "quantized"}
     known |= {key: original[key] for key in KEPT if key in original}
-    return yaml.safe_dump(known, sort_keys=False, allow_unicode=True)
+    return str(yaml.safe_dump(known, sort_keys=False, allow_unicode=True))
 
 
 def _original_metadata(folder: Path) -> dict[str, Any]:
@@ -126,7 +128,10 @@ def _original_metadata(folder: Path) -> dict[str, Any]:
 
 def _figures(found: Evaluation) -> str:
     own = any(metric.original is not None for metric in found.metrics.values())
-    lines = ["| | " + ("original | " if own else "") + "compressed | standard error |", "|---|" + "---:|" * (3 if own else 2)]
+    lines = [
+        "| | " + ("original | " if own else "") + "compressed | standard error |",
+        "|---|" + "---:|" * (3 if own else 2),
+    ]
     for metric in found.metrics.values():
         before = "" if not own else (" | " if metric.original is None else f"{human_figure(metric.original)} | ")
         error = "" if metric.stderr is None else human_figure(metric.stderr, 2)

@@ -62,7 +62,8 @@ def saved(report: dict[str, Any]) -> list[str]:
     label = axis_label(report)
     return [
         f"{s.family} needs {abs(s.percent):.1f} % {'fewer' if s.percent >= 0 else 'more'} bytes than {s.against} "
-        f"at {label} {human_figure(s.quality, 3)} ({human_bytes(s.bytes)}, interpolated, against {human_bytes(s.against_bytes)})"
+        f"at {label} {human_figure(s.quality, 3)} ({human_bytes(s.bytes)}, interpolated, "
+        f"against {human_bytes(s.against_bytes)})"
         for s in savings(report)
     ]
 
@@ -73,7 +74,8 @@ def method(report: dict[str, Any]) -> list[str]:
     return [
         f"Data: {data['spec']}, {data['samples']} samples, {data['rows']} rows, {data['documents']} documents of the "
         f"{data['split']} split (fingerprint {data['fingerprint']}).",
-        "Every row was restored from disk and run in a fresh process. ± is the standard error by bootstrap over documents.",
+        "Every row was restored from disk and run in a fresh process. "
+        "± is the standard error by bootstrap over documents.",
         "Bytes count every file that is needed to restore the model; savings are interpolated between measured points, "
         "never outside of them.",
         f"Machine: {report['machine']}; corecompress {report['corecompress']}; {report['date']}.",
@@ -100,9 +102,7 @@ def write_markdown(report: dict[str, Any], folder: Path) -> None:
 
 def write_page(report: dict[str, Any], folder: Path) -> None:
     """report.html: one file, pictures inside, no network."""
-    cells = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body(report)
-    )
+    cells = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body(report))
     columns = "".join(f"<th>{html.escape(name)}</th>" for name in head(report))
     parts = [f"<div class=scroll><table><thead><tr>{columns}</tr></thead><tbody>{cells}</tbody></table></div>"]
     parts.append("<p class=note>● on the Pareto front. Click a column's head to sort.</p>")
@@ -110,7 +110,10 @@ def write_page(report: dict[str, Any], folder: Path) -> None:
         path = folder / f"{name}.png"
         if path.exists():
             picture = base64.b64encode(path.read_bytes()).decode()
-            parts.append(f'<figure><img src="data:image/png;base64,{picture}" alt="{caption}"><figcaption>{caption}</figcaption></figure>')
+            parts.append(
+                f'<figure><img src="data:image/png;base64,{picture}" alt="{caption}">'
+                f"<figcaption>{caption}</figcaption></figure>"
+            )
     sections = {
         "At equal quality": saved(report),
         "Failed": [f"{name}: {why}" for name, why in failures(report)],
@@ -134,8 +137,11 @@ PAGE = """<!doctype html>
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; --ink: #1c1c1c; --paper: #fff; --line: #ddd; --soft: #666; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e8e8e8; --paper: #161616; --line: #3a3a3a; --soft: #a0a0a0; }} }}
-body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --ink: #e8e8e8; --paper: #161616; --line: #3a3a3a; --soft: #a0a0a0; }}
+}}
+body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+       max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
 h1 {{ font-size: 1.6rem; }} h2 {{ font-size: 1.15rem; margin-top: 2rem; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }}
@@ -149,9 +155,14 @@ figcaption, .note {{ color: var(--soft); font-size: .9rem; }} li {{ overflow-wra
 {body}
 <script>
 document.querySelectorAll("th").forEach((head, column) => head.addEventListener("click", () => {{
-  const rows = [...document.querySelectorAll("tbody tr")], up = head.dataset.up = head.dataset.up === "1" ? "0" : "1";
-  const value = row => {{ const text = row.cells[column].textContent.replace(/,/g, ""), n = parseFloat(text); return isNaN(n) ? text : n; }};
-  rows.sort((a, b) => (value(a) > value(b) ? 1 : -1) * (up === "1" ? 1 : -1)).forEach(row => row.parentNode.append(row));
+  const rows = [...document.querySelectorAll("tbody tr")];
+  const up = head.dataset.up = head.dataset.up === "1" ? "0" : "1";
+  const value = row => {{
+    const text = row.cells[column].textContent.replace(/,/g, ""), n = parseFloat(text);
+    return isNaN(n) ? text : n;
+  }};
+  const order = (a, b) => (value(a) > value(b) ? 1 : -1) * (up === "1" ? 1 : -1);
+  rows.sort(order).forEach(row => row.parentNode.append(row));
 }}));
 </script>
 </body></html>

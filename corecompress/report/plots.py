@@ -24,7 +24,7 @@ GREY = "#666666"
 
 
 def write_plots(report: dict[str, Any], folder: Path) -> list[Path]:
-    """Write the pictures that the report has data for as PNG; their paths. Raises CorecompressError without matplotlib."""
+    """Write the pictures that the report has data for (PNG). Raises CorecompressError where matplotlib is missing."""
     written = []
     for name, make in PLOTS.items():
         figure = make(report)
@@ -63,7 +63,7 @@ def short(text: str, length: int = 34) -> str:
 
 def axis_label(report: dict[str, Any]) -> str:
     """The quality axis in words, with its unit."""
-    metric = report["metrics"][report["axis"]]
+    metric: dict[str, str] = report["metrics"][report["axis"]]
     if metric["better"] == "higher":
         return f"1 − {metric['label']}"
     return metric["label"] + (f", {metric['unit']} a {report['per']}" if metric["unit"] else "")
@@ -87,8 +87,12 @@ def rate_quality(report: dict[str, Any]) -> Figure | None:
         mine.sort(key=lambda i: rows[i]["bits_per_weight"])
         x, y = [rows[i]["bits_per_weight"] for i in mine], [height[i] for i in mine]
         errors = [min(rows[i]["metrics"][report["axis"]]["stderr"] or 0, 0.9 * height[i]) for i in mine]
-        axes.errorbar(x, y, errors, color=colour, marker=marker, markersize=8, linewidth=1.3, capsize=3, label=short(family, 28))
-    front = sorted(pareto([(row["bytes"], value) for row, value in zip(rows, bad, strict=True)]), key=lambda i: rows[i]["bytes"])
+        axes.errorbar(
+            x, y, errors, color=colour, marker=marker, markersize=8, linewidth=1.3, capsize=3, label=short(family, 28)
+        )
+    front = sorted(
+        pareto([(row["bytes"], value) for row, value in zip(rows, bad, strict=True)]), key=lambda i: rows[i]["bytes"]
+    )
     x, y = [rows[i]["bits_per_weight"] for i in front], [height[i] for i in front]
     axes.plot(x, y, color=GREY, linewidth=5, alpha=0.25, solid_capstyle="round", label="Pareto front", zorder=0)
     axes.plot(x, y, "o", markersize=17, markerfacecolor="none", markeredgecolor=GREY, markeredgewidth=1.2, zorder=0)
@@ -98,17 +102,30 @@ def rate_quality(report: dict[str, Any]) -> Figure | None:
     widest = max(row["bits_per_weight"] for row in rows)
     axes.set_xlim(0, 1.12 * max(widest, original if original < 2.5 * widest else widest))
     if original < 2.5 * widest:
-        axes.axvline(original, color=GREY, linestyle=":", linewidth=1.3, label=f"original, {human_bytes(report['source']['bytes'])}")
+        axes.axvline(
+            original,
+            color=GREY,
+            linestyle=":",
+            linewidth=1.3,
+            label=f"original, {human_bytes(report['source']['bytes'])}",
+        )
     axes.set_xlabel("bits per weight (every file that is needed, over all parameters)", fontsize=11)
     axes.set_ylabel(axis_label(report) + "\n(log scale, lower is better)", fontsize=11)
     parameters = report["source"]["parameters"]
-    top = axes.secondary_xaxis("top", functions=(lambda bits: bits * parameters / 8e6, lambda mb: mb * 8e6 / parameters))
+    to_megabytes = parameters / 8e6
+    top = axes.secondary_xaxis("top", functions=(_times(to_megabytes), _times(1 / to_megabytes)))
     top.set_xlabel("MB on disk", fontsize=10, color=GREY)
     top.tick_params(labelsize=9, colors=GREY)
     axes.set_title(f"{report['source']['name']}: size against quality", fontsize=13, loc="left", pad=12)
-    _label_points(figure, axes, [(r["bits_per_weight"], h, short(r["label"])) for r, h in zip(rows, height, strict=True)])
+    _label_points(
+        figure, axes, [(r["bits_per_weight"], h, short(r["label"])) for r, h in zip(rows, height, strict=True)]
+    )
     axes.legend(fontsize=10, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
+
+
+def _times(factor: float) -> Callable[[Any], Any]:
+    return lambda value: value * factor
 
 
 def _floor_exponent(positive: list[float]) -> int:
@@ -128,7 +145,16 @@ def _zero_tick(axes: Axes, bad: list[float], floor: float, height: list[float]) 
         usual = LogFormatterSciNotation()
         usual.set_axis(axes.yaxis)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, at: "" if y < 2 * floor else usual(y, at)))
-        axes.annotate("0 exactly", (0, floor), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points", fontsize=9, color=GREY, va="center")
+        axes.annotate(
+            "0 exactly",
+            (0, floor),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            fontsize=9,
+            color=GREY,
+            va="center",
+        )
 
 
 def _label_points(figure: Figure, axes: Axes, points: list[tuple[float, float, str]]) -> None:
@@ -142,8 +168,19 @@ def _label_points(figure: Figure, axes: Axes, points: list[tuple[float, float, s
     taken = [(px - 9, py - 9, px + 9, py + 9) for px, py in spots]
     inside = axes.get_window_extent(renderer)
     for x, y, text in sorted(points, key=lambda point: point[1]):
-        for dx, dy, side in ((10, 9, "left"), (10, -17, "left"), (-10, 9, "right"), (-10, -17, "right"), (0, 19, "center"), (0, -27, "center"), (16, 27, "left"), (-16, 27, "right")):
-            note = axes.annotate(text, (x, y), xytext=(dx, dy), textcoords="offset points", fontsize=9, ha=side, color="#333333")
+        for dx, dy, side in (
+            (10, 9, "left"),
+            (10, -17, "left"),
+            (-10, 9, "right"),
+            (-10, -17, "right"),
+            (0, 19, "center"),
+            (0, -27, "center"),
+            (16, 27, "left"),
+            (-16, 27, "right"),
+        ):
+            note = axes.annotate(
+                text, (x, y), xytext=(dx, dy), textcoords="offset points", fontsize=9, ha=side, color="#333333"
+            )
             box = note.get_window_extent(renderer)
             edges = (box.x0, box.y0, box.x1, box.y1)
             fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
@@ -178,7 +215,9 @@ def tensors(report: dict[str, Any]) -> Figure | None:
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlabel(label, fontsize=11)
         axes.grid(False, axis="y")
-    figure.suptitle(f"{report['source']['name']}: tensors (* stands for any number; means weighted by size)", fontsize=13)
+    figure.suptitle(
+        f"{report['source']['name']}: tensors (* stands for any number; means weighted by size)", fontsize=13
+    )
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=10, frameon=False, loc="outside lower center", ncols=min(3, len(rows)))
     return figure
@@ -200,14 +239,19 @@ def _groups(tensors: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
 
 def _largest(entries: list[tuple[str, list[float]]]) -> list[tuple[str, list[float]]]:
     """The entries that hold all but a hundredth of the parameters, and one for the rest."""
-    total, seen, kept = sum(sums[0] for _, sums in entries), 0.0, []
+    total, seen = sum(sums[0] for _, sums in entries), 0.0
+    kept: list[tuple[str, list[float]]] = []
     for name, sums in entries:
         if seen >= 0.99 * total and len(kept) + 1 < len(entries):
             break
         kept.append((name, sums))
         seen += sums[0]
     rest = [sums for _, sums in entries[len(kept) :]]
-    return [*kept, (f"all others ({100 * (1 - seen / total):.1f} %)", [sum(part) for part in zip(*rest, strict=True)])] if rest else kept
+    return (
+        [*kept, (f"all others ({100 * (1 - seen / total):.1f} %)", [sum(part) for part in zip(*rest, strict=True)])]
+        if rest
+        else kept
+    )
 
 
 def cost(report: dict[str, Any]) -> Figure | None:
@@ -227,7 +271,14 @@ def cost(report: dict[str, Any]) -> Figure | None:
     peaks = [(row["peak_bytes"].get("compress") or 0) / 1e6 for row in rows]
     right.barh(places, peaks, 0.6, color=COLOURS[2])
     for i, peak in enumerate(peaks):
-        right.annotate(f"{peak:.0f} MB" if peak else "not run here", (peak, i), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
+        right.annotate(
+            f"{peak:.0f} MB" if peak else "not run here",
+            (peak, i),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
     for axes, label, most in ((left, "seconds", max(begin)), (right, "peak memory of compressing, MB", max(peaks))):
         axes.set_yticks(places, [short(row["label"], 40) for row in rows] if axes is left else [""] * len(rows))
         axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -241,4 +292,3 @@ def cost(report: dict[str, Any]) -> Figure | None:
 
 
 PLOTS: dict[str, Callable[[dict[str, Any]], Any]] = {"rate_quality": rate_quality, "tensors": tensors, "cost": cost}
-

@@ -15,8 +15,8 @@ from rich.text import Text
 from corecompress.benchmark import Benchmark
 from corecompress.components import DataReport
 from corecompress.plugins import Plugin, Provided
-from corecompress.recipe import describe_type
 from corecompress.quality.evaluate import Evaluation
+from corecompress.recipe import describe_type
 from corecompress.report.units import human_bytes, human_figure, human_seconds
 from corecompress.summary import Plan, Row, Summary, Verified
 

@@ -53,10 +53,8 @@ class Text:
         form = _form(checkpoint) if options.form == "auto" else options.form
         tokenizer = options.tokenizer
         if tokenizer == "checkpoint":
-            if checkpoint is None:
-                tokenizer = "words" if form == "vectors" else "bpe"
-            else:
-                tokenizer = str(checkpoint.folder)
+            trained = "words" if form == "vectors" else "bpe"
+            tokenizer = trained if checkpoint is None else str(checkpoint.folder)
         length = options.length or (512 if form == "windows" else 128)
         longest = _longest(checkpoint)
         if longest is not None and form != "vectors":

@@ -38,7 +38,7 @@ class Options(CleaningOptions):
     batch: int = option(8, "windows, sentences or vectors a batch")
 
     def __post_init__(self) -> None:
-        if not (0 <= self.calibration and 0 <= self.evaluation and self.calibration + self.evaluation <= 1.0 + 1e-9):
+        if not (self.calibration >= 0 and self.evaluation >= 0 and self.calibration + self.evaluation <= 1.0 + 1e-9):
             raise ValueError("calibration and evaluation are shares: not below 0, together not above 1")
         for name in ("documents", "length", "batch", "vocabulary"):
             value = getattr(self, name)

@@ -1,6 +1,6 @@
 """A corpus to token ids on disk, once: read, cut into splits, clean, tokenise, store; found again by fingerprint.
 
-    source ─► split by document ─► sentences? ─► cleaning steps ─► tokenizer, in batches ─► an Arrow file a split
+source ─► split by document ─► sentences? ─► cleaning steps ─► tokenizer, in batches ─► an Arrow file a split
 """
 
 from __future__ import annotations
@@ -150,9 +150,7 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
 class _Store:
     """Tokenises batches of documents and appends them to their splits' files."""
 
-    def __init__(
-        self, folder: Path, backend: Any, known: Vocabulary, wanted: Wanted, joiner: str | None, tagged: bool
-    ):
+    def __init__(self, folder: Path, backend: Any, known: Vocabulary, wanted: Wanted, joiner: str | None, tagged: bool):
         self.backend, self.known, self.wanted, self.joiner, self.tagged = backend, known, wanted, joiner, tagged
         self.writers = {split: Writer(folder / f"{split}.arrow", tagged) for split in SPLITS}
         self.documents = 0

@@ -27,6 +27,8 @@ from corecompress_text.readers import Tally
 HUB_DOCUMENTS = 20_000
 """Documents that are read of a hub set unless `documents` says otherwise: such sets may be terabytes."""
 
+STDIN = "standard input"
+
 HUB_SET = re.compile(r"(?P<name>[\w][\w.-]*(?:/[\w][\w.-]*)?)(?P<rest>(?::[^:]*){0,3})")
 
 
@@ -47,7 +49,7 @@ class Source(Protocol):
 def open_source(text: str, unit: str, column: str | None, encoding: str | None, documents: int | None) -> Source:
     """The source that a SPEC names. Raises CorecompressError for a file that isn't there, and says what was tried."""
     if text == "-":
-        return Files([_spooled_input()], unit, column, encoding, documents, "standard input")
+        return Files([_spooled_input()], unit, column, encoding, documents, STDIN)
     paths, column = _local(text, column)
     if paths:
         return Files(paths, unit, column, encoding, documents, text)
@@ -162,7 +164,13 @@ class Files:
         return digest.hexdigest()
 
     def describe(self) -> str:
-        files = f"{len(self.paths)} files" if len(self.paths) > 1 else self.paths[0].name
+        files = (
+            f"{len(self.paths)} files"
+            if len(self.paths) > 1
+            else self.name
+            if self.name == STDIN
+            else self.paths[0].name
+        )
         running = any(self._is_running(path) for path in self.paths)
         return f"{files}, a document a {self._unit if running else 'row'}"
 
@@ -204,7 +212,8 @@ class HubSet:
         except Exception as problem:
             reason = " ".join(str(problem).split())[:160]
             raise CorecompressError(
-                f"text:{self.name}: neither a file here nor a set that can be had ({type(problem).__name__}: {reason}); "
+                f"text:{self.name}: neither a file here nor a set that can be had "
+                f"({type(problem).__name__}: {reason}); "
                 "check the name (HUB/NAME:config:split:field) and the network"
             ) from None
 

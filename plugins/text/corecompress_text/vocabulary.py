@@ -47,7 +47,9 @@ def load(where: str) -> Any:
             f"{where}: no tokenizer loads from there ({reason}); name another: text(tokenizer=FOLDER or hub id)"
         ) from None
     if not getattr(tokenizer, "is_fast", False):
-        raise CorecompressError(f"{where}: has no fast tokenizer (tokenizer.json); name another: text(tokenizer=FOLDER)")
+        raise CorecompressError(
+            f"{where}: has no fast tokenizer (tokenizer.json); name another: text(tokenizer=FOLDER)"
+        )
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer

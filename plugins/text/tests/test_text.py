@@ -18,7 +18,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import corecompress
+import corecompress.api
 from corecompress.errors import CorecompressError
 
 WORDS = "the quick brown fox jumps over a lazy dog while seven wise owls watch from their old oak".split()
@@ -35,7 +35,9 @@ def refused() -> Callable[..., str]:
 
     def run(*arguments: object, **environment: str) -> str:
         command = [str(Path(sys.executable).with_name("corecompress")), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1", **environment})
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1", **environment}
+        )
         lines = done.stderr.splitlines()
         assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
         assert len(lines) == 1, done.stderr
@@ -134,7 +136,11 @@ def test_lines_paragraphs_and_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "latin-1", "gb18030", "cp1252"])
 def test_encodings_are_detected(tmp_path: Path, encoding: str) -> None:
-    text = "中文的句子在这里，很长很长的一段文字。" * 40 if encoding == "gb18030" else "Élan, déjà vu; the façade’s naïve crème brûlée. " * 40
+    text = (
+        "中文的句子在这里，很长很长的一段文字。" * 40
+        if encoding == "gb18030"
+        else "Élan, déjà vu; the façade’s naïve crème brûlée. " * 40
+    )
     text = text if encoding not in ("latin-1",) else text.replace("’", "'")
     path = tmp_path / "a.txt"
     path.write_bytes(text.strip().encode(encoding))
@@ -150,7 +156,11 @@ def test_undecodable_bytes_are_counted_not_fatal(tmp_path: Path) -> None:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(str.strip), min_size=1, max_size=20))
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(str.strip), min_size=1, max_size=20
+    )
+)
 def test_any_text_survives_json_lines(tmp_path: Path, texts: list[str]) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps({"text": t}) for t in texts), encoding="utf-8")
@@ -176,7 +186,9 @@ print(count, peak)
         scratch = tmp_path / f"scratch-{size}"
         scratch.mkdir()
         spec = f"text(duplicates=exact, noise=true, unicode=true):{path}"
-        done = subprocess.run([sys.executable, "-c", script, spec, str(scratch)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", script, spec, str(scratch)], capture_output=True, text=True, check=True
+        )
         count, peak = map(int, done.stdout.split())
         assert count == 2000
         peaks.append(peak)
@@ -234,7 +246,9 @@ def test_batches_are_deterministic_and_restart_in_the_middle(tmp_path: Path) -> 
 def test_windows_hold_the_text_whole_and_in_order(tmp_path: Path) -> None:
     """All windows, sorted by their documents, are the tokenised text but for what fills no window."""
     texts = paragraphs(60)
-    component = data(f"text(tokenizer=bpe, vocabulary=300, calibration=1, evaluation=0, split=order, length=18):{write(tmp_path / 'a.txt', texts)}")
+    component = data(
+        f"text(tokenizer=bpe, vocabulary=300, calibration=1, evaluation=0, split=order, length=18):{write(tmp_path / 'a.txt', texts)}"
+    )
     rows = component.corpus.rows["calibration"]
     ids, documents, _ = rows.span(0, rows.tokens)
     tokenizer = component.corpus.folder / "tokenizer"
@@ -250,7 +264,10 @@ def test_windows_hold_the_text_whole_and_in_order(tmp_path: Path) -> None:
 
 
 def test_sentences_are_padded_with_masks(tmp_path: Path, minilm: Path) -> None:
-    texts = ["This is the first sentence here. A second one follows, quite a bit longer than it.", "Only one sentence stands in this one."]
+    texts = [
+        "This is the first sentence here. A second one follows, quite a bit longer than it.",
+        "Only one sentence stands in this one.",
+    ]
     component = data(f"text(calibration=1, evaluation=0):{write(tmp_path / 'a.txt', texts)}", minilm)
     (batch,) = component.batches(0)
     assert batch["input_ids"].shape == batch["attention_mask"].shape
@@ -259,8 +276,13 @@ def test_sentences_are_padded_with_masks(tmp_path: Path, minilm: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(minilm)
-    expected = {tuple(tokenizer(t)["input_ids"]) for t in ("This is the first sentence here.", "A second one follows, quite a bit longer than it.", texts[1])}
-    assert {tuple(row[mask == 1].tolist()) for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)} == expected
+    expected = {
+        tuple(tokenizer(t)["input_ids"])
+        for t in ("This is the first sentence here.", "A second one follows, quite a bit longer than it.", texts[1])
+    }
+    assert {
+        tuple(row[mask == 1].tolist()) for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    } == expected
 
 
 def test_vectors_are_normalised_tfidf(tmp_path: Path) -> None:
@@ -283,7 +305,9 @@ def test_vectors_are_normalised_tfidf(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "words"])
 def test_a_trained_tokenizer_is_an_ordinary_one_and_never_saw_the_evaluation_split(tmp_path: Path, kind: str) -> None:
     texts = [f"{t} secret{n}word" for n, t in enumerate(paragraphs(100))]
-    component = data(f"text(tokenizer={kind}, vocabulary=400, length=16, split=order):{write(tmp_path / 'a.txt', texts)}")
+    component = data(
+        f"text(tokenizer={kind}, vocabulary=400, length=16, split=order):{write(tmp_path / 'a.txt', texts)}"
+    )
     assert next(iter(component.batches(0)))["input_ids"].shape[1] == 16
     from transformers import AutoTokenizer
 
@@ -308,7 +332,14 @@ def test_tags_run_parallel_to_tokens(tmp_path: Path) -> None:
         (tokenizer.convert_ids_to_tokens(int(i)), UPOS[t - 1] if t else "")
         for i, t in zip(batch["input_ids"].ravel(), batch["tags"].ravel(), strict=True)
     }
-    assert {("The", "DET"), ("dog", "NOUN"), ("sees", "VERB"), ("red", "ADJ"), ("house", "NOUN"), (".", "PUNCT")} <= pairs
+    assert {
+        ("The", "DET"),
+        ("dog", "NOUN"),
+        ("sees", "VERB"),
+        ("red", "ADJ"),
+        ("house", "NOUN"),
+        (".", "PUNCT"),
+    } <= pairs
     assert ("<s>", "") in pairs
 
 

@@ -8,7 +8,9 @@ import re
 import ftfy
 import regex
 
-_INVISIBLE_HTML = re.compile(r"<(script|style|template)\b.*?</\1\s*>|<!--.*?-->|<!DOCTYPE[^>]*>|<\?[^>]*\?>", re.S | re.I)
+_INVISIBLE_HTML = re.compile(
+    r"<(script|style|template)\b.*?</\1\s*>|<!--.*?-->|<!DOCTYPE[^>]*>|<\?[^>]*\?>", re.S | re.I
+)
 _BLOCK = re.compile(r"</?(?:p|div|br|li|ul|ol|tr|table|h[1-6]|blockquote|section|article|pre|hr)\b[^<>]*>", re.I)
 _TAG = re.compile(r"</?[a-zA-Z][\w:-]*(?:\s+[^<>]*)?/?>")
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import py3langid
+
 from corecompress.errors import CorecompressError
 from corecompress_text.cleaning.document import Document
 
 
 class InLanguage:
-    """By py3langid (Lui & Baldwin 2012), whose model of 97 languages is part of its package."""
+    """By py3langid (Lui & Baldwin 2012), whose model of some hundred languages is part of its package."""
 
     def __init__(self, language: str):
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
         self.language = language
-        self.identifier = LanguageIdentifier.from_pickled_model(MODEL_FILE)
-        known = set(self.identifier.nb_classes)
+        known = sorted(name for name, _ in py3langid.rank("a word"))
         if language not in known:
-            raise CorecompressError(f"text(language={language}): is not known; known are {', '.join(sorted(known))}")
+            raise CorecompressError(f"text(language={language}): is not known; known are {', '.join(known)}")
 
     def __call__(self, batch: list[Document]) -> list[Document]:
-        return [document for document in batch if self.identifier.classify(document.text)[0] == self.language]
+        return [document for document in batch if py3langid.classify(document.text)[0] == self.language]

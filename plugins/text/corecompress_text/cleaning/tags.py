@@ -66,7 +66,7 @@ class Brill:
     def __init__(self, folder: Path):
         self.lexicon = dict(_pairs(folder / "en-lexicon.txt"))
         self.morphology = [line.split() for line in _rules(folder / "en-morphology.txt")]
-        contexts = [(line.split() + [""])[:5] for line in _rules(folder / "en-context.txt")]
+        contexts = [[*line.split(), ""][:5] for line in _rules(folder / "en-context.txt")]
         self.contexts = [_Rule(*fields) for fields in contexts if fields[0] != "*"]
         named = {tag for rule in self.contexts for tag in (rule.old, rule.new, rule.first, rule.second)}
         self.names = ["", *sorted(set(self.lexicon.values()) | set(PENN) | named)]
@@ -186,7 +186,7 @@ class Brill:
 
 
 _LEXICAL = frozenset(("char", "haspref", "hassuf", "addpref", "addsuf", "deletepref", "deletesuf"))
-"""Commands on a word's form. Those on its neighbours (goodleft, goodright) are left out, so that guesses can be kept."""
+"""Commands on a word's form. Those on its neighbours (goodleft, goodright) are left out, so that guesses stay."""
 
 
 def _words_of(rule: _Rule) -> list[str]:
@@ -213,7 +213,8 @@ def _pairs(path: Path) -> Iterator[tuple[str, str]]:
 def brill() -> Brill:
     """The English tagger. TextBlob's data are found without importing it."""
     spec = find_spec("textblob")
-    assert spec is not None and spec.submodule_search_locations, "textblob is a dependency of corecompress-text"
+    assert spec is not None, "textblob is a dependency of corecompress-text"
+    assert spec.submodule_search_locations
     return Brill(Path(next(iter(spec.submodule_search_locations))) / "en")
 
 
