@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from corecompress.api import benchmark as benchmark
+    from corecompress.api import compare as compare
     from corecompress.api import compress as compress
     from corecompress.api import decompress as decompress
+    from corecompress.api import evaluate as evaluate
     from corecompress.api import inspect as inspect
     from corecompress.api import load as load
+    from corecompress.api import open_data as open_data
     from corecompress.api import plan as plan
     from corecompress.api import verify as verify
     from corecompress.components import Component as Component
@@ -25,7 +29,18 @@ if TYPE_CHECKING:
     from corecompress.hookspecs import hookimpl as hookimpl
 
 _HOMES = {
-    "corecompress.api": ("compress", "decompress", "inspect", "load", "plan", "verify"),
+    "corecompress.api": (
+        "benchmark",
+        "compare",
+        "compress",
+        "decompress",
+        "evaluate",
+        "inspect",
+        "load",
+        "open_data",
+        "plan",
+        "verify",
+    ),
     "corecompress.components": ("Component", "Tensor", "TensorInfo", "option"),
     "corecompress.errors": ("CorecompressError", "CorruptArtifact"),
     "corecompress.hookspecs": ("HOOK_API", "hookimpl"),

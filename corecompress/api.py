@@ -23,8 +23,8 @@ from corecompress.run import Settings
 from corecompress.summary import Plan, Summary, Verified, inspect_folder, make_plan, verify_artifact
 
 if TYPE_CHECKING:
-    from corecompress.benchmark import Benchmark
-    from corecompress.quality.evaluate import Evaluation
+    from corecompress.measure.benchmark import Benchmark
+    from corecompress.measure.evaluate import Evaluation
 
 
 def compress(
@@ -57,7 +57,7 @@ def compress(
     summary = inspect_folder(out)
     if component is None or data is None or not evaluated or not is_compressed(out) or Artifact(out).is_exact():
         return summary
-    from corecompress.quality.evaluate import Evaluator, Options
+    from corecompress.measure.evaluate import Evaluator, Options
     from corecompress.report.card import add_evaluation
 
     try:
@@ -145,8 +145,8 @@ def evaluate(
     both sides compute in, and where.
     Raises CorecompressError for sides that don't load or can't be compared, and for data that don't fit.
     """
-    from corecompress.quality.evaluate import Evaluator, Options
-    from corecompress.quality.harness import run_tasks
+    from corecompress.measure.evaluate import Evaluator, Options
+    from corecompress.measure.harness import run_tasks
 
     options = Options(samples, metrics, seed, dtype, device)
     if card and not is_compressed(Path(out)):
@@ -170,7 +170,7 @@ def benchmark(
     progress: Progress | None = None,
 ) -> Benchmark:
     """Time `out` against `source` in fresh processes, alternating: loading, latency, throughput, memory, size."""
-    from corecompress.benchmark import benchmark as run
+    from corecompress.measure.benchmark import benchmark as run
 
     return run(source, out, runs, threads, device, progress or Silent())
 
@@ -195,8 +195,8 @@ def compare(
 
     against: folders made elsewhere, by name. What was measured before in `out` is not measured again.
     """
-    from corecompress.compare import compare as run
-    from corecompress.quality.evaluate import Options
+    from corecompress.measure.compare import compare as run
+    from corecompress.measure.evaluate import Options
 
     folders = {name: Path(folder) for name, folder in (against or {}).items()}
     options, settings = Options(samples, (), seed, dtype, device), Settings(seed, jobs, max_memory)

@@ -23,7 +23,7 @@ from corecompress.safetensors_file import Stored, read_range
 if TYPE_CHECKING:
     import numpy as np
 
-    from corecompress.quality.evaluate import Evaluation
+    from corecompress.measure.evaluate import Evaluation
 
 SAMPLE_BYTES, SLICES = 1 << 20, 8
 

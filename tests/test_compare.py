@@ -14,7 +14,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corecompress.frontier import pareto, savings
+from corecompress.measure.frontier import pareto, savings
 
 STEP = """
 import numpy as np

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import corecompress
 from corecompress.api import evaluate
 from corecompress.errors import CorecompressError
-from corecompress.quality.measures import measure
+from corecompress.measure.metrics import measure
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from corecompress.report.units import human_bytes, human_figure
 from corecompress.writer import file_record
 
 if TYPE_CHECKING:
-    from corecompress.quality.evaluate import Evaluation
+    from corecompress.measure.evaluate import Evaluation
 
 KEPT = ("language", "license", "license_name", "license_link", "pipeline_tag", "datasets")
 """Keys of the original card's front matter that hold for the compressed model as well."""

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from corecompress.frontier import badness, measured, pareto, savings
+from corecompress.measure.frontier import badness, measured, pareto, savings
 from corecompress.report.plots import axis_label
 from corecompress.report.units import human_bytes, human_figure
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corecompress.errors import CorecompressError
-from corecompress.frontier import badness, measured, pareto
+from corecompress.measure.frontier import badness, measured, pareto
 from corecompress.report.units import human_bytes
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from corecompress.benchmark import Benchmark
 from corecompress.components import DataReport
+from corecompress.measure.benchmark import Benchmark
+from corecompress.measure.evaluate import Evaluation
 from corecompress.plugins import Plugin, Provided
-from corecompress.quality.evaluate import Evaluation
 from corecompress.recipe import describe_type
 from corecompress.report.units import human_bytes, human_figure, human_seconds
 from corecompress.summary import Plan, Row, Summary, Verified

@@ -296,8 +296,8 @@ def _open_columns(file: IO[bytes], path: Path) -> tuple[Any, Callable[[str], Ite
 
 def _seekable(path: Path) -> IO[bytes]:
     if path.suffix.lower() not in (".gz", ".zst"):
-        return open(path, "rb")  # noqa: SIM115 - the caller closes it
-    unpacked = tempfile.TemporaryFile()
+        return open(path, "rb")
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     with open_binary(path) as packed:
         shutil.copyfileobj(packed, unpacked)
     unpacked.seek(0)

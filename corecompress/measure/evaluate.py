@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from corecompress.checkpoint import open_checkpoint
 from corecompress.components import Data, Progress
 from corecompress.errors import CorecompressError
+from corecompress.measure.task import Task, check_metrics, check_vocabularies, read_config, task_of
 from corecompress.plugins import environment
-from corecompress.quality.task import Task, check_metrics, check_vocabularies, read_config, task_of
 
 if TYPE_CHECKING:
-    from corecompress.quality.measures import Metric, Values
+    from corecompress.measure.metrics import Metric, Values
 
 REFERENCE_BYTES = 8_000_000_000
 """Disk that the original's outputs may take, unless a number of samples was asked for."""
@@ -95,7 +95,7 @@ class Evaluator:
         folder = self._other(out)
         original = self.original()
         compressed = self._run(folder, str(out), original=False)
-        from corecompress.quality.measures import measure
+        from corecompress.measure.metrics import measure
 
         metrics = measure(original, compressed, self.names, self.options.seed)
         counts = {
@@ -175,7 +175,7 @@ class Worker:
     """The process that loads and runs models. It imports in the background from the beginning."""
 
     def __init__(self, architecture: str) -> None:
-        command = [sys.executable, "-m", "corecompress.quality.worker", architecture]
+        command = [sys.executable, "-m", "corecompress.measure.worker", architecture]
         pipe = subprocess.PIPE
         quiet = subprocess.DEVNULL
         self.process = subprocess.Popen(

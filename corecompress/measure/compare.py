@@ -23,9 +23,9 @@ from corecompress.checkpoint import Checkpoint, open_checkpoint
 from corecompress.components import Progress
 from corecompress.errors import CorecompressError
 from corecompress.hashing import hash_bytes, hash_file
+from corecompress.measure.evaluate import Evaluator, Options
+from corecompress.measure.task import AXIS, LABELS
 from corecompress.plugins import environment, registry
-from corecompress.quality.evaluate import Evaluator, Options
-from corecompress.quality.task import AXIS, LABELS
 from corecompress.recipe import Recipe, Spec, parse
 from corecompress.routing import resolve
 from corecompress.run import Settings

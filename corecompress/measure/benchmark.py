@@ -16,8 +16,8 @@ from corecompress.checkpoint import open_checkpoint
 from corecompress.components import Progress
 from corecompress.engines.local import cores
 from corecompress.errors import CorecompressError
+from corecompress.measure.task import task_of
 from corecompress.plugins import environment
-from corecompress.quality.task import task_of
 from corecompress.summary import inspect_folder
 
 FIGURES: dict[str, tuple[str, str, Literal["lower", "higher"]]] = {
@@ -97,7 +97,15 @@ def benchmark(
 
 
 def _measure(folder: Path, name: str, task: str, threads: int, device: str | None) -> dict[str, Any]:
-    command = [sys.executable, "-m", "corecompress.benchmark_worker", str(folder), task, str(threads), device or ""]
+    command = [
+        sys.executable,
+        "-m",
+        "corecompress.measure.benchmark_worker",
+        str(folder),
+        task,
+        str(threads),
+        device or "",
+    ]
     more = {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment() | more)
     if done.returncode or not done.stdout.strip():

@@ -1,4 +1,4 @@
-"""One measurement in a fresh process: python -m corecompress.benchmark_worker FOLDER TASK THREADS [DEVICE]
+"""One measurement in a fresh process: python -m corecompress.measure.benchmark_worker FOLDER TASK THREADS [DEVICE]
 
 Prints one line of JSON. Inputs are fixed numbers within the vocabulary; no tokenizer is needed.
 """
@@ -31,7 +31,7 @@ def main() -> None:
     config = json.loads((Path(folder) / "config.json").read_bytes())
     getattr(transformers, (config.get("architectures") or [""])[0], None)
     from corecompress.hf.load import load_model
-    from corecompress.quality.outputs import AUTO
+    from corecompress.measure.outputs import AUTO
 
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The process that runs models for an evaluation: python -m corecompress.quality.worker ARCHITECTURE < requests
+"""The process that runs models for an evaluation: python -m corecompress.measure.worker ARCHITECTURE < requests
 
 It imports (seconds), then forks a fresh process for every request, a line of JSON: load a folder, run the batches, end.
 Every answer is a line of JSON; an error's is {"error": "one line"}. The original's outputs go to files, one a piece;
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corecompress.errors import CorecompressError
-from corecompress.quality.outputs import AUTO, Outputs, Rows
+from corecompress.measure.outputs import AUTO, Outputs, Rows
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corecompress.errors import CorecompressError
-from corecompress.quality.task import Task
+from corecompress.measure.task import Task
 
 CHUNK = 1 << 19
 

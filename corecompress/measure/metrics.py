@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from corecompress.quality.task import LABELS
+from corecompress.measure.task import LABELS
 
 RESAMPLES = 500
 Values = dict[str, NDArray[Any]]

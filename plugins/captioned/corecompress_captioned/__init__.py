@@ -1,0 +1,9 @@
+"""Images with captions as batches. Hooks only; see data.py."""
+
+from corecompress import Component, hookimpl
+
+
+@hookimpl
+def data_components() -> list[Component]:
+    summary = "images with captions: a folder (metadata.jsonl, or a folder a class) or `digits`, ready for the model"
+    return [Component("captioned", "corecompress_captioned.data:Captioned", summary, api=1)]
