@@ -7,6 +7,7 @@ model = corecompress.load("small")
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,9 @@ def compress(
     force: bool = False,
     resume: bool = False,
     shard_bytes: int = 5_000_000_000,
+    cache: str | Path | None = None,
+    max_size: int | None = None,
+    max_kl: float | None = None,
     evaluated: bool = True,
     progress: Progress | None = None,
 ) -> Summary:
@@ -47,27 +51,85 @@ def compress(
     recipe: text, a .toml file's path, or a parsed Recipe; data: a SPEC such as "text:corpus.txt"; jobs: threads
     (default: one a core); max_memory: bytes of peak resident memory (default: a few times what the largest tensor
     needs); force: replace `out`; resume: go on with a killed run; shard_bytes: largest payload file;
-    evaluated: with data and a lossy recipe, measure the quality as well and write it into the model card.
+    cache: a folder for calibration that later runs on the same source and data use again;
+    max_size: bytes that the folder may have, max_kl: nats of KL to the original on the evaluation split of the data:
+    the recipe's option `bits` is searched for either; evaluated: with data and a lossy recipe, measure the quality as
+    well and write it into the model card.
     Raises CorecompressError, and leaves nothing named `out`, when something is wrong.
     """
-    settings = Settings(seed, jobs, max_memory, force, resume, shard_bytes)
-    out, shown = Path(out), progress or Silent()
+    settings = Settings(seed, jobs, max_memory, force, resume, shard_bytes, Path(cache) if cache else None)
+    out, shown, parsed = Path(out), progress or Silent(), _parsed(recipe)
+    if max_size is not None or max_kl is not None:
+        return _searched(source, out, parsed, data, settings, max_size, max_kl, evaluated, shown)
     component = open_data(data) if data else None
-    _compress(str(source), out, _parsed(recipe), registry(), component, settings, shown)
+    _compress(str(source), out, parsed, registry(), component, settings, shown)
     summary = inspect_folder(out)
     if component is None or data is None or not evaluated or not is_compressed(out) or Artifact(out).is_exact():
         return summary
+    return _with_quality(source, out, component, data, seed, shown)
+
+
+def _with_quality(source: str | Path, out: Path, component: Data, data: str, seed: int, progress: Progress) -> Summary:
+    """Measure what `out` lost, and write it into its card."""
     from corecompress.measure.evaluate import Evaluator, Options
     from corecompress.report.card import add_evaluation
 
     try:
-        with Evaluator(source, component, data, Options(seed=seed), shown) as evaluator:
+        with Evaluator(source, component, data, Options(seed=seed), progress) as evaluator:
             found = evaluator.against(out)
     except CorecompressError as problem:
-        shown.note(f"not evaluated: {problem}")
-        return summary
+        progress.note(f"not evaluated: {problem}")
+        return inspect_folder(out)
     add_evaluation(out, found)
     return replace(inspect_folder(out), evaluation=found)
+
+
+def _searched(
+    source: str | Path,
+    out: Path,
+    recipe: Recipe,
+    data: str | None,
+    settings: Settings,
+    max_size: int | None,
+    max_kl: float | None,
+    evaluated: bool,
+    progress: Progress,
+) -> Summary:
+    """Search the recipe's bits for a size or a KL; each step a run of its own, calibration shared."""
+    from corecompress import rate_search as search
+    from corecompress.measure.evaluate import Evaluator, Options
+    from corecompress.report.card import add_evaluation
+    from corecompress.writer import check_target
+
+    if max_size is not None and max_kl is not None:
+        raise CorecompressError("--max-size and --max-kl: write one of them")
+    if settings.resume:
+        raise CorecompressError("--resume: a search can't be gone on with; leave it out, and add --cache DIR")
+    if max_kl is not None and data is None:
+        raise CorecompressError("--max-kl: needs --data SPEC to measure on, for example text:corpus.txt")
+    checkpoint = open_checkpoint(source)
+    check_target(out, settings.force, checkpoint.folder)
+    with tempfile.TemporaryDirectory(prefix="corecompress-") as scratch:
+        each = replace(settings, force=True, cache=settings.cache or Path(scratch))
+
+        def step(asked: Recipe, folder: Path) -> None:
+            component = open_data(data) if data else None
+            _compress(str(source), folder, asked, registry(), component, each, progress)
+
+        if max_size is not None:
+            parameters = sum(info.size for info in checkpoint.tensors)
+            steps = search.search_size(recipe, max_size, parameters, out, step, progress)
+            if data is None or not evaluated:
+                return search.with_steps(inspect_folder(out), steps)
+            summary = _with_quality(source, out, open_data(data), data, settings.seed, progress)
+            return search.with_steps(summary, steps)
+        assert max_kl is not None
+        assert data is not None
+        with Evaluator(source, open_data(data), data, Options(seed=settings.seed), progress) as evaluator:
+            steps, found = search.search_kl(recipe, max_kl, 4.0, out, step, evaluator, progress)
+    found = replace(found, compressed=str(out))
+    add_evaluation(out, found)
+    return search.with_steps(replace(inspect_folder(out), evaluation=found), steps)
 
 
 def decompress(

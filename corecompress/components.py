@@ -108,6 +108,8 @@ class Job:
 
     source: the checkpoint as this stage sees it; tensors: those that the recipe routes to this component;
     data: the component that --data names, or None; scratch: a folder that survives an interruption (--resume);
+    cache: a folder for what depends on source, data and seed but on no option of the recipe, so that several runs can
+    share it (--cache); whoever keeps something there names it by a digest of all that it depends on;
     overhead: bytes that the output holds besides the payloads of `tensors` (files that go along, manifest, headers).
     """
 
@@ -118,6 +120,7 @@ class Job:
     jobs: int
     scratch: Path
     progress: Progress
+    cache: Path
     overhead: int = 0
 
 

@@ -5,6 +5,14 @@ class CorecompressError(Exception):
     """Bad usage or bad input. The command line prints its one line and exits with 2."""
 
 
+class OutOfReach(CorecompressError):
+    """A component can't make the bits a weight that its option `bits` asks for; `bits` is the nearest that it can."""
+
+    def __init__(self, message: str, bits: float):
+        super().__init__(message)
+        self.bits = bits
+
+
 class CorruptData(CorecompressError, ValueError):
     """Coded bytes that no encoder wrote: raised by coders, which don't know whose bytes they read."""
 

@@ -53,6 +53,8 @@ def _make_model(run: Run, number: int, stage: Stage, checkpoint: Checkpoint) -> 
     """One model stage: checkpoint in, checkpoint out, in a folder of the run's."""
     out, scratch = run.scratch(str(number)), run.scratch(f"{number}-scratch")
     settings = run.settings
-    job = Job(checkpoint, checkpoint.tensors, run.data, settings.seed, settings.threads, scratch, run.progress)
+    job = Job(
+        checkpoint, checkpoint.tensors, run.data, settings.seed, settings.threads, scratch, run.progress, run.cache
+    )
     stage.component.compress(job, out)
     return replace(open_checkpoint(out), name=checkpoint.name, revision=checkpoint.revision)

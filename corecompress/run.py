@@ -16,7 +16,8 @@ from corecompress.writer import SHARD_BYTES
 class Settings:
     """What a run is told besides source, target and recipe.
 
-    jobs: threads, None for one a core; max_memory: bytes of resident memory, None for what the largest tensors need.
+    jobs: threads, None for one a core; max_memory: bytes of resident memory, None for what the largest tensors need;
+    cache: folder for calibration that later runs may use again, None for one that goes with the run.
     """
 
     seed: int = 0
@@ -25,6 +26,7 @@ class Settings:
     force: bool = False
     resume: bool = False
     shard_bytes: int = SHARD_BYTES
+    cache: Path | None = None
 
     @property
     def threads(self) -> int:
@@ -41,6 +43,13 @@ class Run:
     settings: Settings
     progress: Progress
     partial: Path
+
+    @property
+    def cache(self) -> Path:
+        """Where components keep what other runs can use as well."""
+        folder = self.settings.cache or self.partial / "stages" / "cache"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def scratch(self, name: str) -> Path:
         """A folder for a stage, kept until the run is done."""

@@ -65,6 +65,8 @@ class Summary:
     seed: int | None = None
     source: dict[str, Any] | None = None
     components: tuple[dict[str, Any], ...] = ()
+    search: tuple[dict[str, Any], ...] = ()
+    """Steps of --max-size or --max-kl: bits, bytes, kl."""
     evaluation: Evaluation | None = None
     """Measured right after compressing, where there were data and the recipe is lossy."""
 

@@ -120,7 +120,8 @@ def _identity(run: Run, source: dict[str, Any], routing: Routing) -> dict[str, A
 
 def _used(stage: Stage, state_sha256: str | None) -> Used:
     plugin, component = stage.provided.plugin, stage.provided.component
-    options = json.loads(json.dumps(dataclasses.asdict(stage.options), default=str))
+    written = {field.name: getattr(stage.options, field.name) for field in dataclasses.fields(stage.options)}
+    options = json.loads(json.dumps(written, default=str))  # a Spec as a recipe writes it
     kind, name, api = stage.provided.kind, component.name, component.api
     return Used(kind, name, options, plugin.distribution, plugin.version, api, plugin.source, state_sha256)
 
@@ -134,7 +135,8 @@ def _prepare(run: Run, checkpoint: Checkpoint, routing: Routing, writer: Payload
     for number, stage in enumerate(routing.stages):
         mine = tuple(info for info in checkpoint.tensors if routing.number_of.get(info.name) == number)
         scratch, settings = run.scratch(f"tensor-{number}"), run.settings
-        job = Job(checkpoint, mine, run.data, settings.seed, settings.threads, scratch, run.progress, overhead)
+        common = settings.seed, settings.threads, scratch, run.progress, run.cache, overhead
+        job = Job(checkpoint, mine, run.data, *common)
         state = stage.component.prepare(job)
         digest, key = hash_bytes(state), STATE.format(number)
         if written.get(key, digest) != digest:

@@ -33,7 +33,7 @@ def workplace(target: Path, *, force: bool, resume: bool, source: Path | None = 
     that is there already or can't be written.
     """
     partial, lock_path = target.with_name(target.name + ".partial"), target.with_name(target.name + ".lock")
-    _check_target(target, force, source)
+    check_target(target, force, source)
     lock = FileLock(lock_path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def workplace(target: Path, *, force: bool, resume: bool, source: Path | None = 
     except OSError as problem:
         raise CorecompressError(f"{target}: can't be written ({problem.strerror}); choose another -o") from None
     try:
-        _check_target(target, force, source)
+        check_target(target, force, source)
         if partial.exists() and not resume:
             if (partial / JOURNAL).exists() and not force:
                 raise CorecompressError(
@@ -64,7 +64,8 @@ def workplace(target: Path, *, force: bool, resume: bool, source: Path | None = 
         lock.release()
 
 
-def _check_target(target: Path, force: bool, source: Path | None) -> None:
+def check_target(target: Path, force: bool, source: Path | None) -> None:
+    """Raises CorecompressError for a target that is there and may not be replaced."""
     if target.is_symlink() or target.is_file():
         raise CorecompressError(f"{target}: is no folder; choose another -o")
     if not target.exists():

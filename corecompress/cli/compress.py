@@ -19,6 +19,16 @@ from corecompress.cli import common
 @click.option(
     "--shard-size", type=common.Size(), default="5GB", show_default=True, metavar="S", help="Largest payload file."
 )
+@click.option(
+    "--max-size", type=common.Size(), metavar="S", help="Search the bits for a folder of at most S, e.g. 40MB."
+)
+@click.option(
+    "--max-kl",
+    type=click.FloatRange(0, min_open=True),
+    metavar="KL",
+    help="Search the bits for this KL on --data, in nats.",
+)
+@click.option("--cache", metavar="DIR", help="Keep calibration there, for other runs on the same SRC and data.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was killed.")
 @click.option("--no-evaluate", is_flag=True, help="With --data: do not measure what a lossy recipe cost.")
 @click.option("--push-to-hub", "repo_id", metavar="ORG/NAME", help="Upload OUT to the Hugging Face hub afterwards.")

@@ -181,6 +181,7 @@ class _Runner:
             shutil.rmtree(folder, ignore_errors=True)
             self.progress.start(f"compressing {text}", 0)
             more = ["--jobs", str(self.settings.threads), "--seed", str(self.settings.seed), "--data", self.data]
+            more += ["--cache", str(self.out / "runs" / "calibration")]
             if self.settings.max_memory is not None:
                 more += ["--max-memory", str(self.settings.max_memory)]
             command = ["compress", self.source, "-o", str(folder), "-r", text, "--resume", "--no-evaluate", "-q", *more]

@@ -61,9 +61,20 @@ def compressed_table(summary: Summary, seconds: float | None = None) -> Renderab
     if summary.source and summary.source.get("left_behind"):
         lines.append("Left behind (other copies of the weights): " + ", ".join(summary.source["left_behind"]))
     parts: list[RenderableType] = [table, *(Text(line) for line in lines)]
+    if summary.search:
+        parts += [Text(""), _search_table(summary.search)]
     if summary.evaluation is not None:
         parts += [Text(""), evaluation_table(summary.evaluation)]
     return Group(*parts)
+
+
+def _search_table(steps: tuple[dict[str, Any], ...]) -> Table:
+    """The steps of --max-size or --max-kl."""
+    table = _table("search", ("step", "right"), ("bits per weight", "right"), ("all files", "right"), ("KL", "right"))
+    for number, step in enumerate(steps, 1):
+        kl = "" if step["kl"] is None else human_figure(step["kl"], 3)
+        table.add_row(str(number), f"{step['bits']:.3f}", human_bytes(step["bytes"]), kl)
+    return table
 
 
 def decompressed_line(summary: Summary) -> RenderableType:

@@ -9,3 +9,44 @@ def compressor_components() -> list[Component]:
         "lossy, calibrated on text or data-free: trellis-quantised weights, entropy coded under a scale hyper-prior"
     )
     return [Component("vae", "corecompress_vae.compressor:Vae", summary, api=1)]
+
+
+@hookimpl
+def prior_components() -> list[Component]:
+    families = "corecompress_vae.priors.families"
+    return [
+        Component("gaussian", f"{families}:Gaussian", "normal distribution", api=1),
+        Component("laplace", f"{families}:Laplace", "two-sided exponential: heavier tails, sharper peak", api=1),
+        Component("logistic-mixture", f"{families}:LogisticMixture", "logistics of several learned widths", api=1),
+        Component("hadamard", f"{families}:Hadamard", "product of two Gaussians, z = u ⊙ v", api=1),
+        Component(
+            "factorized", "corecompress_vae.priors.factorized:Factorized", "a learned cumulative distribution", api=1
+        ),
+        Component(
+            "hierarchical",
+            "corecompress_vae.priors.hierarchical:Hierarchical",
+            "hyper-latents (scale classes) first, then learned, counted tables for each",
+            api=1,
+        ),
+    ]
+
+
+@hookimpl
+def encoder_components() -> list[Component]:
+    return [
+        Component("identity", "corecompress_vae.encoders.identity:Identity", "latents are the data", api=1),
+        Component(
+            "scale-hyperprior",
+            "corecompress_vae.encoders.scale_hyperprior:ScaleHyperprior",
+            "rows and columns divided by scales that are hyper-latents (8-bit log codes)",
+            api=1,
+        ),
+        Component(
+            "mlp-vae", "corecompress_vae.encoders.mlp:MlpVae", "analysis and synthesis networks on chunks of 16", api=1
+        ),
+    ]
+
+
+@hookimpl
+def data_components() -> list[Component]:
+    return [Component("weights", "corecompress_vae.weights:Weights", "a checkpoint's tensors as chunks", api=1)]

@@ -17,10 +17,11 @@ model's labels); E. Frantar et al., "GPTQ", arXiv:2210.17323 (feedback); arXiv:2
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,12 @@ from numpy.typing import NDArray
 
 from corecompress.components import Job, TensorInfo
 from corecompress.errors import CorecompressError
+from corecompress.hashing import hash_file
 
+FORMAT = 2
+"""Of what is kept in the cache."""
+AT_ONCE = 1024
+"""Tokens of one forward pass."""
 PLAIN_SHARE = 0.05
 """β: the plain Hessian's share."""
 DAMPING = 0.01
@@ -53,58 +59,81 @@ class Sums:
 @dataclass(frozen=True)
 class Sensitivity:
     """What feedback needs of one weight: unit [n, n], the inverse Hessian's Cholesky factor with unit diagonal (upper,
-    float32), steps [n], its diagonal (float32), rows [o], the rows' weights (float32, mean about 1)."""
+    float32), steps [n], its diagonal (float32), rows [o], the rows' weights (float32, mean about 1); turned: the
+    tensor is [n, o], as GPT-2's are."""
 
     unit: NDArray[np.float32]
     steps: NDArray[np.float32]
     rows: NDArray[np.float32]
+    turned: bool = False
 
 
-def path_of(scratch: Path, name: str) -> Path:
+def path_of(folder: Path, name: str) -> Path:
     """Where the sensitivity of the tensor `name` is kept."""
-    return scratch / (hashlib.sha256(name.encode()).hexdigest()[:24] + ".npz")
+    return folder / (hashlib.sha256(name.encode()).hexdigest()[:24] + ".npz")
 
 
-def load(scratch: Path, name: str) -> Sensitivity | None:
+def load(folder: Path, name: str) -> Sensitivity | None:
     """What `calibrate` found for that tensor; None for one that it could not look at."""
-    path = path_of(scratch, name)
+    path = path_of(folder, name)
     if not path.exists():
         return None
     with np.load(path) as arrays:
-        return Sensitivity(arrays["unit"], arrays["steps"], arrays["rows"])
+        return Sensitivity(arrays["unit"], arrays["steps"], arrays["rows"], bool(arrays["turned"]))
 
 
-def calibrate(job: Job, tokens: int) -> None:
-    """Run the model on `tokens` tokens of job.data and leave a sensitivity for every linear and embedding weight.
+def calibrate(job: Job, tokens: int) -> Path | None:
+    """Run the model on `tokens` tokens of job.data; the folder of what was found.
 
-    What an earlier, interrupted run left in job.scratch is used again. Raises CorecompressError for too little text.
+    What an earlier run on the same source, data and seed left in job.cache is used again. None, and a line that says
+    why, for a model that takes nothing of what the data hold. Raises CorecompressError for too little text.
     """
-    done = job.scratch / "calibrated.json"
-    if done.exists():
-        return
+    folder = job.cache / f"calibration-{_digest(job, tokens)}"
+    if (folder / "done.json").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
     model = load_model(job)
+    takes = inspect.signature(model.forward).parameters
+    first = next(iter(_batches(job)), {})
+    if not any(key in takes for key in first):
+        job.progress.note(
+            f"{job.source.name}: its forward takes nothing of what --data holds ({', '.join(first)}), "
+            "so vae works without calibration"
+        )
+        return None
     with _quiet(model):
         watch = _Watch(model)
-        _run(model, watch, job, tokens)
+        seen = _run(model, watch, job, tokens)
         watch.close()
     names = _checkpoint_names(model, job.tensors)
     job.progress.start("factoring Hessians", len(watch.sums))
     for parameter, sums in watch.collect():
         name = names.get(parameter)
         if name is not None:
-            found = factor(sums)
-            if parameter in watch.transposed:
-                found = found  # Conv1D keeps [in, out]; the compressor turns such a weight by its shape
-            temporary = path_of(job.scratch, name).with_suffix(".tmp.npz")
-            np.savez(temporary, unit=found.unit, steps=found.steps, rows=found.rows)
-            temporary.replace(path_of(job.scratch, name))
+            save(folder, name, replace(factor(sums), turned=parameter in watch.turned))
         job.progress.advance(1)
-    done.write_text(json.dumps({"tokens": tokens}))
+    (folder / "done.json").write_text(json.dumps({"tokens": seen}))
+    return folder
+
+
+def _digest(job: Job, tokens: int) -> str:
+    """Of all that the sensitivities depend on."""
+    assert job.data is not None
+    shards = [hash_file(shard.path) for shard in job.source.shards]
+    asked = (FORMAT, shards, sorted(job.source.config.items()), job.data.fingerprint(), tokens, job.seed)
+    return hashlib.sha256(repr(asked).encode()).hexdigest()[:24]
+
+
+def save(folder: Path, name: str, found: Sensitivity) -> None:
+    """Keep it for `load`."""
+    temporary = path_of(folder, name).with_suffix(".tmp.npz")
+    np.savez(temporary, unit=found.unit, steps=found.steps, rows=found.rows, turned=found.turned)
+    temporary.replace(path_of(folder, name))
 
 
 def factor(sums: Sums) -> Sensitivity:
     """H⁻¹ = Uᵀ U, U upper: steps are U's diagonal, unit its rows divided by it. Damped until it can be factored."""
-    h = (sums.h / max(sums.tokens, 1)).double()
+    h = (sums.h / max(sums.tokens, 1)).double().cpu()
     mean = float(h.diagonal().mean())
     n = len(h)
     if not np.isfinite(mean) or mean <= 0:
@@ -120,7 +149,7 @@ def factor(sums: Sums) -> Sensitivity:
     u = torch.linalg.solve_triangular(lower.flip(0, 1), torch.eye(n, dtype=torch.float64), upper=True)
     steps = u.diagonal().clone()
     rows = sums.rows / sums.rows.mean().clamp_min(1e-30)
-    return Sensitivity((u / steps[:, None]).float().numpy(), steps.float().numpy(), rows.float().numpy())
+    return Sensitivity((u / steps[:, None]).float().numpy(), steps.float().numpy(), rows.float().cpu().numpy())
 
 
 def load_model(job: Job) -> Any:
@@ -140,7 +169,8 @@ def load_model(job: Job) -> Any:
         raise CorecompressError(
             f"{job.source.name}: transformers can't load it for calibration ({line}); leave --data out"
         ) from None
-    return model.eval().requires_grad_(False)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.eval().requires_grad_(False).to(device)
 
 
 @contextmanager
@@ -159,10 +189,11 @@ class _Watch:
     """Hooks on every linear and embedding module that sum up inputs and gradients."""
 
     def __init__(self, model: Any):
+        from transformers.pytorch_utils import Conv1D
+
         self.model = model
         self.sums: dict[str, Sums] = {}
-        self.transposed: set[str] = set()
-        self.counts: dict[str, torch.Tensor] = {}
+        self.turned: set[str] = set()
         self.head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
         self.inputs: dict[str, torch.Tensor] = {}
         self.handles = []
@@ -170,7 +201,9 @@ class _Watch:
             if module is self.head:
                 self.head_name = f"{name}.weight"
                 self.handles.append(module.register_forward_hook(self._keep_head))
-            elif isinstance(module, torch.nn.Linear):
+            elif isinstance(module, torch.nn.Linear | Conv1D):
+                if isinstance(module, Conv1D):
+                    self.turned.add(f"{name}.weight")
                 self.handles.append(module.register_forward_hook(self._on_linear(f"{name}.weight")))
             elif isinstance(module, torch.nn.Embedding):
                 self.handles.append(module.register_forward_hook(self._on_embedding(f"{name}.weight")))
@@ -179,9 +212,9 @@ class _Watch:
         for handle in self.handles:
             handle.remove()
 
-    def _of(self, name: str, n: int, o: int) -> Sums:
+    def _of(self, name: str, n: int, o: int, device: torch.device) -> Sums:
         if name not in self.sums:
-            self.sums[name] = Sums(torch.zeros(n, n), torch.zeros(o))
+            self.sums[name] = Sums(torch.zeros(n, n, device=device), torch.zeros(o, device=device))
         return self.sums[name]
 
     def _on_linear(self, name: str) -> Any:
@@ -194,7 +227,7 @@ class _Watch:
 
     def _add_linear(self, name: str, x: torch.Tensor, g: torch.Tensor) -> None:
         square = g * g
-        sums = self._of(name, x.shape[1], g.shape[1])
+        sums = self._of(name, x.shape[1], g.shape[1], x.device)
         token = square.mean(1)
         alive = token > 0  # padding has no gradient and no part in the mean
         share = PLAIN_SHARE * token.sum() / alive.sum().clamp_min(1)
@@ -212,7 +245,7 @@ class _Watch:
         return hook
 
     def _add_embedding(self, name: str, size: int, ids: torch.Tensor, g: torch.Tensor) -> None:
-        sums = self._of(name, g.shape[1], size)
+        sums = self._of(name, g.shape[1], size, g.device)
         alive = (g != 0).any(1).float()
         if len(ids) != len(g):  # position tables are looked up once for the whole batch
             ids, alive = ids.repeat(len(g) // len(ids) + 1)[: len(g)], alive
@@ -230,7 +263,7 @@ class _Watch:
         x = self.inputs.pop("head")[rows]
         p = log_p.exp()
         variance = p * (1 - p)
-        sums = self._of(self.head_name + "#head", x.shape[1], p.shape[1])
+        sums = self._of(self.head_name + "#head", x.shape[1], p.shape[1], x.device)
         weighted = x * variance.mean(1).sqrt()[:, None]
         sums.h.addmm_(weighted.T, weighted)
         sums.rows += variance.sum(0)
@@ -275,54 +308,91 @@ def _joined(embedding: Sums, head: Sums) -> Sums:
     return Sums(embedding.h + head.h, (a * embedding.rows + b * rows) / (a + b), embedding.tokens)
 
 
-def _run(model: Any, watch: _Watch, job: Job, tokens: int) -> None:
+def _batches(job: Job) -> Iterator[dict[str, torch.Tensor]]:
+    """The calibration split's batches, arrays of numbers only."""
     assert job.data is not None
+    for batch in job.data.batches(job.seed, "calibration"):
+        arrays = {key: np.asarray(value) for key, value in batch.items()}
+        yield {key: torch.from_numpy(value) for key, value in arrays.items() if value.dtype.kind in "iufb"}
+
+
+def _run(model: Any, watch: _Watch, job: Job, tokens: int) -> int:
+    """Forward and backward until `tokens` tokens (or images) are seen; how many were."""
     generator = torch.Generator().manual_seed(job.seed)
     job.progress.start("calibrating", tokens)
     seen = 0
-    for batch in job.data.batches(job.seed, "calibration"):
-        ids = torch.as_tensor(np.asarray(batch["input_ids"]))
-        mask = batch.get("attention_mask")
-        mask = torch.ones_like(ids) if mask is None else torch.as_tensor(np.asarray(mask))
-        size = max(1, 1024 // ids.shape[1])
-        for start in range(0, len(ids), size):
-            part, keep = ids[start : start + size], mask[start : start + size]
-            count = int(keep.sum())
-            _backward(model, watch, part, keep, generator)
+    for batch in _batches(job):
+        first = next(iter(batch.values()))
+        size = max(1, AT_ONCE // first.shape[1]) if first.dim() == 2 else 8
+        for start in range(0, len(first), size):
+            part = {key: value[start : start + size].to(model.device) for key, value in batch.items()}
+            mask = part.get("attention_mask")
+            count = int(mask.sum()) if mask is not None else len(next(iter(part.values())))
+            _backward(model, watch, part, generator)
             seen += count
             job.progress.advance(count)
             if seen >= tokens:
                 break
         if seen >= tokens:
             break
-    if seen < tokens:
+    _check_enough(seen, tokens, "input_ids" in batch)
+    for sums in watch.sums.values():
+        sums.tokens = seen
+    return seen
+
+
+def _check_enough(seen: int, tokens: int, is_text: bool) -> None:
+    """Raises CorecompressError for a text that is too short; of images, what there is must do."""
+    if seen < tokens and is_text:
         raise CorecompressError(
             f"--data: the calibration part has {seen} tokens and {tokens} are needed; "
             f"give more text, or write vae(calibration_tokens={max(seen, 1)})"
         )
-    for sums in watch.sums.values():
-        sums.tokens = seen
 
 
-def _backward(model: Any, watch: _Watch, ids: torch.Tensor, mask: torch.Tensor, generator: torch.Generator) -> None:
+def _backward(model: Any, watch: _Watch, batch: dict[str, torch.Tensor], generator: torch.Generator) -> None:
     """One batch: forward, a loss whose gradient is a draw from the Fisher information, backward."""
-    out = model(input_ids=ids, attention_mask=mask)
+    inputs, kept = _inputs(model, batch)
+    out = model(**inputs)
     logits = getattr(out, "logits", None)
     if logits is None:
-        hidden, weight = out.last_hidden_state, mask[..., None].to(out.last_hidden_state.dtype)
-        pooled = torch.nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=1)
-        direction = torch.randn(pooled.shape, generator=generator)
+        pooled = _pooled(out, batch.get("attention_mask"))
+        direction = torch.randn(pooled.shape, generator=generator).to(pooled.device)
         (pooled * direction).sum().backward()
         return
     flat = logits.flatten(0, -2)
-    rows = mask.flatten().bool() if logits.dim() == 3 else torch.ones(len(flat), dtype=torch.bool)
+    rows = kept.flatten().bool() if kept is not None and logits.dim() == 3 else torch.ones_like(flat[:, 0]).bool()
     log_p = flat[rows].log_softmax(-1)
     with torch.no_grad():
-        uniform = torch.rand(len(log_p), 1, generator=generator)
+        uniform = torch.rand(len(log_p), 1, generator=generator).to(log_p.device)
         drawn = (log_p.exp().cumsum(-1) < uniform).sum(-1, keepdim=True).clamp_max(log_p.shape[1] - 1)
         if logits.dim() == 3:
             watch.add_head(log_p, rows)
     (-log_p.gather(1, drawn)).sum().backward()
+
+
+def _inputs(model: Any, batch: dict[str, torch.Tensor]) -> tuple[dict[str, Any], torch.Tensor | None]:
+    """(what forward takes, mask of the logits that count). An encoder-decoder reads the first half of each text and
+    predicts the second."""
+    takes = inspect.signature(model.forward).parameters
+    if not (model.config.is_encoder_decoder and "decoder_input_ids" in takes and "input_ids" in batch):
+        return {key: value for key, value in batch.items() if key in takes}, batch.get("attention_mask")
+    ids = batch["input_ids"]
+    mask = batch.get("attention_mask", torch.ones_like(ids))
+    half = max(1, ids.shape[1] // 2)
+    start = torch.full_like(ids[:, :1], model.config.decoder_start_token_id or 0)
+    shifted = torch.cat([start, ids[:, half:-1]], 1)
+    inputs = {"input_ids": ids[:, :half], "attention_mask": mask[:, :half], "decoder_input_ids": shifted}
+    return inputs, mask[:, half:]
+
+
+def _pooled(out: Any, mask: torch.Tensor | None) -> torch.Tensor:
+    """What an encoder is used for: its tokens' mean, normalised, [n, width]."""
+    hidden = out.last_hidden_state if hasattr(out, "last_hidden_state") else out[0]
+    if hidden.dim() != 3 or mask is None:
+        return torch.nn.functional.normalize(hidden.flatten(1), dim=1)
+    weight = mask[..., None].to(hidden.dtype)
+    return torch.nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1).clamp_min(1), dim=1)
 
 
 def _checkpoint_names(model: Any, tensors: tuple[TensorInfo, ...]) -> dict[str, str]:

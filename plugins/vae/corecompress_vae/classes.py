@@ -30,13 +30,13 @@ def class_deviation(number: int) -> float:
 
 def fit_rows(turned: NDArray[np.float32]) -> NDArray[np.int64]:
     """Relative width codes int64 [o] of the rows of turned float32 [n, o], mean about 0."""
-    rows, _ = _deviations(turned, np.float64(0))
+    rows, _ = deviations(turned, np.float64(0))
     return np.clip(np.rint(OCTAVE * rows), -SPAN // 2, SPAN // 2 - 1).astype(np.int64)
 
 
 def fit_classes(levels: NDArray[np.int32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """(rows uint8 [o], columns uint8 [n]) for levels int32 [n, o]."""
-    row_logs, column_logs = _deviations(levels, np.float64(FLOOR))
+    row_logs, column_logs = deviations(levels, np.float64(FLOOR))
     rows = np.rint(OCTAVE * row_logs).astype(np.int64)
     low = int(rows.min())
     rows = np.clip(rows - low, 0, SPAN - 1)
@@ -44,7 +44,14 @@ def fit_classes(levels: NDArray[np.int32]) -> tuple[NDArray[np.uint8], NDArray[n
     return rows.astype(np.uint8), columns.astype(np.uint8)
 
 
-def _deviations(values: NDArray[np.generic], floor: np.float64) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def one_class(levels: NDArray[np.int32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """(rows uint8 [o], columns uint8 [n]) that give all levels int32 [n, o] the class of the whole matrix."""
+    second = float(np.mean(np.square(levels, dtype=np.float64))) + FLOOR
+    number = min(max(round(0.5 * OCTAVE * float(np.log2(second))) + ZERO, 0), CLASSES - 1)
+    return np.zeros(levels.shape[1], np.uint8), np.full(levels.shape[0], number + SPAN, np.uint8)
+
+
+def deviations(values: NDArray[np.generic], floor: np.float64) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(rows [o], columns [n]): log2 of the standard deviations whose product fits values [n, o] best, rows' mean 0."""
     rows, columns = np.ones(values.shape[1]), np.ones(values.shape[0])
     for _ in range(3):

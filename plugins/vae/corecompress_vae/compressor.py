@@ -1,60 +1,57 @@
 """The compressor `vae`.
 
-    weights ─► rows and columns scaled ─► trellis quantisation with error feedback ─► rANS under scale classes
-                    ▲ steps at equal slope                                              ▲ hyper-latents, tables
-              sensitivities: calibration text, or every weight alike
+    weights ─► (rotated) ─► encoder: scales and latents ─► quantised at equal slope ─► rANS under the prior's tables
+                                  ▲ sensitivities: calibration text, or every weight alike
 
-State: number of states of the trellis, one byte; class tables (tables.py). Payload: a byte, 0 for a tensor that is kept
-exactly (exact.py), 1 for matrices (matrix.py), each with a varint length in front.
+State: a byte of flags (1: rotated), a byte that names the codec, the codec's own. Payload: a byte, 0 for a tensor that
+is kept exactly (exact.py), 1 for matrices as `layout_of` says, 2 for the other way round; each matrix with a varint
+length in front.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corecompress.coding.tables import get_varint, put_varint
-from corecompress.components import Job, Tensor, TensorCompressor, TensorInfo, option
-from corecompress.errors import CorecompressError, CorruptData
-from corecompress_vae import sensitivity
+from corecompress.components import Job, Tensor, TensorCompressor, TensorInfo
+from corecompress.errors import CorruptData, OutOfReach
+from corecompress_vae import rotation, sensitivity
 from corecompress_vae.exact import decode_exact, encode_exact
 from corecompress_vae.layout import Layout, layout_of
-from corecompress_vae.matrix import decode_matrix, encode_matrix
-from corecompress_vae.plan import SAMPLE, Estimate, Planned, choose_rows, estimate, find_constant
-from corecompress_vae.priors import class_tables, gaussian
-from corecompress_vae.tables import ClassTables
-from corecompress_vae.trellis import POLYNOMIALS, trellis
-from corecompress_vae.values import from_float32, to_float32
+from corecompress_vae.level_codec import LevelCodec
+from corecompress_vae.options import Options, states_of
+from corecompress_vae.plan import SAMPLE, Planned, Sensitivity, choose_rows
+from corecompress_vae.trellis import POLYNOMIALS, SCALAR
+from corecompress_vae.values import from_float32, to_bf16, to_float32
 
-EXACT, MATRICES = 0, 1
+EXACT, MATRICES, OTHER_WAY = 0, 1, 2
+ROTATED = 1
+TRANSFORM = 255
+"""Names the codec of learned encoders; below it, states of a trellis."""
+LEVELS = ("identity", "scale-hyperprior")
+"""Encoders that only scale: their latents are levels of the weights themselves, so feedback can work on them."""
+NEAR = 0.02
+"""Share of the target by which a size may be missed before it counts as out of reach."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of `vae`."""
+class Codec(Protocol):
+    """What codes matrices float32 [o, n]."""
 
-    bits: float | None = option(3.0, "bits a weight of the whole folder: 8 × bytes of all files / all parameters")
-    step: float | None = option(None, "instead of bits: the constant c that all steps are multiples of")
-    states: int = option(32, "states of the trellis: 4, 8, 16, 32 or 64; more are slower to encode, not to decode")
-    calibration_tokens: int = option(32768, "tokens of --data that the model is calibrated on")
-    exact: tuple[str, ...] = option((), "patterns of tensors that keep every bit")
+    def prepare(self, sample: list[Planned], target: float | None, step: float | None, job: Job) -> float:
+        """Fit tables and the constant that makes `target` bytes, or for the constant `step`; the bytes expected."""
 
-    def __post_init__(self) -> None:
-        if self.states not in POLYNOMIALS:
-            raise ValueError(f"states is {self.states}; it takes one of {', '.join(map(str, POLYNOMIALS))}")
-        if (self.bits is None) == (self.step is None):
-            if self.step is None:
-                raise ValueError("write bits or step")
-            object.__setattr__(self, "bits", None)
-        if not all(value is None or (math.isfinite(value) and value > 0) for value in (self.bits, self.step)):
-            raise ValueError("bits and step are above zero")
-        if self.calibration_tokens < 1:
-            raise ValueError(f"calibration_tokens is {self.calibration_tokens}; it takes 1 or more")
+    def to_bytes(self) -> bytes:
+        """All that `decode` needs."""
+
+    def encode(self, weights: NDArray[np.float32], wanted: Sensitivity, bf16: bool) -> bytes:
+        """One matrix's bytes."""
+
+    def decode(self, data: memoryview, out: NDArray[Any], threads: int) -> None:
+        """Into out [o, n], float32, or uint16 for bits of bfloat16. Raises CorruptData."""
 
 
 class Vae(TensorCompressor):
@@ -64,9 +61,10 @@ class Vae(TensorCompressor):
 
     def __init__(self, options: Options):
         self.options = options
-        self.trellis = trellis(options.states)
-        self.tables = class_tables(gaussian)
-        self.constant = 0.0
+        self.rotated = options.rotation == "hadamard"
+        self.codec: Codec | None = None
+        self.reader: Codec | None = None
+        """What `restore` made: a codec that decodes, of the same state as everybody's."""
         self.job: Job | None = None
         self.sensitivities: sensitivity.Source = sensitivity.Alike({})
 
@@ -79,52 +77,45 @@ class Vae(TensorCompressor):
 
     def prepare(self, job: Job) -> bytes:
         """Calibrate, find the constant that makes the size, freeze the tables."""
-        self.job = job
-        matrices = [info for info in job.tensors if self._layout(info) is not None]
-        self.sensitivities = sensitivity.of(job, matrices, self.options.calibration_tokens)
-        sample = self._sample(job, matrices)
-        tables = self.tables
-
-        def attempt(constant: float) -> Estimate:
-            nonlocal tables
-            found = estimate(sample, constant, tables, self.trellis, job.jobs)
-            tables = class_tables(gaussian).refine((found.tables.frequencies * 16).astype(np.int64))
-            return found
-
-        if self.options.step is not None:
-            self.constant = self.options.step
-            attempt(self.constant)
-            final = attempt(self.constant)
-        else:
-            target = self._target(job, matrices)
-            start = self.sensitivities.typical_constant()
-            attempt(start)  # the first pass finds the tables' shape
-            self.constant, tried = find_constant(lambda c: attempt(c).size, target, start)
-            self._check_reached(job, tried, target)
-            final = attempt(self.constant)
-        return bytes([self.trellis.states]) + final.tables.to_bytes()
-
-    def bytes_for(self, constant: float) -> float:
-        """Predicted bytes of all matrices' payloads for the constant c. Only after `prepare`."""
-        assert self.job is not None
-        matrices = [info for info in self.job.tensors if self._layout(info) is not None]
-        return estimate(self._sample(self.job, matrices), constant, self.tables, self.trellis, self.job.jobs).size
+        self.job, options = job, self.options
+        kind = TRANSFORM if options.encoder.name not in LEVELS else states_of(options.quantizer)
+        self.codec = self._codec(kind)
+        matrices = [info for info in job.tensors if self._is_coded(info)]
+        source = sensitivity.of(job, matrices, options.calibration, options.calibration_tokens)
+        if self.rotated:
+            source = sensitivity.Rotated(source, job.scratch / "rotated")
+        self.sensitivities = source
+        target = None if options.bits is None else self._target(job, matrices)
+        size = self.codec.prepare(self._sample(job, matrices), target, options.step, job)
+        if target is not None:
+            self._check_reached(job, size, target)
+        return bytes([ROTATED * self.rotated, kind]) + self.codec.to_bytes()
 
     def restore(self, state: bytes) -> None:
-        if not state or state[0] not in POLYNOMIALS:
+        if len(state) < 2 or state[0] > ROTATED:
             raise CorruptData("the state of vae is damaged")
-        self.trellis = trellis(state[0])
-        self.tables = ClassTables.from_bytes(state[1:])
+        self.rotated = bool(state[0])
+        if state[1] == TRANSFORM:
+            from corecompress_vae.transform_codec import TransformCodec
+
+            self.reader = TransformCodec.from_bytes(state[2:])
+        elif state[1] in (SCALAR, *POLYNOMIALS):
+            self.reader = LevelCodec.from_bytes(state[1], state[2:])
+        else:
+            raise CorruptData("the state of vae names no codec")
 
     def encode(self, tensor: Tensor) -> bytes:
-        info, layout = tensor.info, self._layout(tensor.info)
-        weights = None if layout is None else to_float32(tensor.data, info.dtype)
-        if layout is None or weights is None or not self._can_code(info, weights):
+        info = tensor.info
+        weights = to_float32(tensor.data, info.dtype) if self._is_coded(info) else None
+        if weights is None or not self._can_code(info, weights):
             return bytes([EXACT]) + encode_exact(tensor.data, info)
-        out = bytearray([MATRICES])
-        scales = self.sensitivities.get(info.name).scales(self.constant, layout.rows, layout.columns)
+        assert self.codec is not None
+        wanted = self.sensitivities.get(info.name)
+        layout, mode = _oriented(info, wanted)
+        out = bytearray([mode])
         for matrix in _matrices(weights, layout):
-            coded = encode_matrix(np.ascontiguousarray(matrix), scales, self.tables, self.trellis, info.dtype == "BF16")
+            turned = rotation.rotate(matrix, info.name) if self.rotated else np.ascontiguousarray(matrix)
+            coded = self.codec.encode(turned, wanted, info.dtype == "BF16" and not self.rotated)
             put_varint(out, len(coded))
             out += coded
         return bytes(out)
@@ -133,32 +124,48 @@ class Vae(TensorCompressor):
         mode, layout = (payload[0] if len(payload) else -1), layout_of(info)
         if mode == EXACT:
             return decode_exact(payload[1:], info)
-        if mode != MATRICES or layout is None:
+        if mode not in (MATRICES, OTHER_WAY) or layout is None or self.reader is None:
             raise CorruptData("a payload is neither exact nor matrices")
-        out = np.empty(info.size, np.uint16 if info.dtype == "BF16" else np.float32)
+        layout = layout if mode == MATRICES else layout.other_way()
+        at_once = info.dtype == "BF16" and not self.rotated
+        out = np.empty(info.size, np.uint16 if at_once else np.float32)
         at = 1
         for matrix in _matrices(out, layout):
             length, used = get_varint(bytes(payload[at : at + 5]), 0)
             at += used
             if at + length > len(payload):
                 raise CorruptData("a matrix is cut off")
-            decode_matrix(payload[at : at + length], matrix, self.tables, self.trellis, threads)
+            self.reader.decode(payload[at : at + length], matrix, threads)
+            if self.rotated:
+                turned = np.ascontiguousarray(matrix)
+                rotation.rotate_back(turned, info.name)
+                matrix[:] = turned
             at += length
         if at != len(payload):
             raise CorruptData("a payload is longer than it says")
+        if info.dtype == "BF16" and not at_once:
+            out = to_bf16(out)
         return from_float32(out, info.dtype)
 
-    def _layout(self, info: TensorInfo) -> Layout | None:
+    def _codec(self, kind: int) -> Codec:
+        options = self.options
+        if kind == TRANSFORM:
+            from corecompress_vae.transform_codec import TransformCodec
+
+            return TransformCodec.from_options(options)
+        return LevelCodec.from_options(kind, options.prior, by_row=options.encoder.name == "scale-hyperprior")
+
+    def _is_coded(self, info: TensorInfo) -> bool:
         if any(fnmatch.fnmatchcase(info.name, pattern) for pattern in self.options.exact):
-            return None
-        return layout_of(info)
+            return False
+        return layout_of(info) is not None
 
     def _can_code(self, info: TensorInfo, weights: NDArray[np.float32]) -> bool:
         """Whether steps suit it: not where all is equal (exact is smaller), nor where values are no numbers."""
+        if _is_usable(weights):
+            return True
         largest = np.abs(weights).max()
-        if np.isfinite(largest) and largest < 1e30:
-            return bool((weights != weights[0]).any())
-        if self.job is not None:
+        if self.job is not None and not (np.isfinite(largest) and largest < HUGE):
             self.job.progress.note(f"{info.name}: holds NaN, infinity or values beyond 1e30, so it is kept exactly")
         return False
 
@@ -167,43 +174,65 @@ class Vae(TensorCompressor):
         share = min(0.125, SAMPLE / max(total, 1))
         sample = []
         for info in matrices:
-            layout = layout_of(info)
-            assert layout is not None
             weights = to_float32(job.source.read(info.name).data, info.dtype)
-            if not np.isfinite(np.abs(weights).max()) or not (weights != weights[0]).any():
+            if not _is_usable(weights):
                 continue
-            chosen = choose_rows(info, layout, share)
+            layout, _ = _oriented(info, self.sensitivities.get(info.name))
+            chosen = choose_rows(info.name, layout, share)
             part = np.ascontiguousarray(_matrices(weights, layout)[0][chosen])
+            part = rotation.rotate(part, info.name) if self.rotated else part
             times = layout.count * layout.rows / chosen.size
             get = lambda name=info.name: self.sensitivities.get(name)  # noqa: E731
-            sample.append(Planned(info, layout, part, chosen, times, get))
+            bf16 = info.dtype == "BF16" and not self.rotated
+            sample.append(Planned(info.name, bf16, layout, part, chosen, times, get))
         return sample
 
     def _target(self, job: Job, matrices: list[TensorInfo]) -> float:
         """Bytes that the matrices may take, so that the folder has the bits that were asked for."""
         assert self.options.bits is not None
         coded = {info.name for info in matrices}
-        rest = [info for info in job.tensors if info.name not in coded]
-        exact = sum(len(encode_exact(job.source.read(info.name).data, info)) for info in rest)
+        exact = 0
+        for info in job.tensors:
+            data = job.source.read(info.name).data
+            if info.name not in coded or not _is_usable(to_float32(data, info.dtype)):
+                exact += len(encode_exact(data, info))
         everything = sum(info.size for info in job.source.tensors)
         target = self.options.bits / 8 * everything - job.overhead - exact
-        least = 8 * (job.overhead + exact) / everything
+        least = 8 * (job.overhead + exact) / max(everything, 1)
         if target <= 0:
-            raise CorecompressError(
+            raise OutOfReach(
                 f"vae(bits={self.options.bits:g}): the other files and exact tensors alone are {least:.2f} bits "
-                f"a weight; ask for {least + 1:.1f} or more"
+                f"a weight; ask for {least + 1:.1f} or more",
+                least,
             )
         return target
 
-    def _check_reached(self, job: Job, tried: list[tuple[float, float]], target: float) -> None:
-        nearest = min((size for _, size in tried), key=lambda size: abs(size / target - 1))
-        if abs(nearest / target - 1) > 0.02:
+    def _check_reached(self, job: Job, size: float, target: float) -> None:
+        if abs(size / target - 1) > NEAR:
             everything = sum(info.size for info in job.source.tensors)
-            bits = 8 * (nearest - target) / everything + (self.options.bits or 0)
-            way = "least" if nearest > target else "most"
-            raise CorecompressError(
-                f"vae(bits={self.options.bits:g}): can't be reached; about {bits:.2f} is the {way} for this checkpoint"
+            bits = 8 * (size - target) / everything + (self.options.bits or 0)
+            way = "least" if size > target else "most"
+            raise OutOfReach(
+                f"vae(bits={self.options.bits:g}): can't be reached; about {bits:.2f} is the {way} for this checkpoint",
+                bits,
             )
+
+
+HUGE = np.float32(1e30)
+
+
+def _is_usable(weights: NDArray[np.float32]) -> bool:
+    largest = np.abs(weights).max(initial=0)
+    return bool(np.isfinite(largest) and largest < HUGE and (weights != weights[:1]).any())
+
+
+def _oriented(info: TensorInfo, wanted: Sensitivity) -> tuple[Layout, int]:
+    """The layout that a sensitivity is for, and the payload's mode: feedback needs inputs as columns."""
+    layout = layout_of(info)
+    assert layout is not None
+    if wanted.unit is None or wanted.turned == layout.turned:
+        return layout, MATRICES
+    return layout.other_way(), OTHER_WAY
 
 
 def _matrices(flat: NDArray[Any], layout: Layout) -> NDArray[Any]:

@@ -22,6 +22,10 @@ class Layout:
     columns: int
     turned: bool = False
 
+    def other_way(self) -> Layout:
+        """The same tensor with rows and columns exchanged."""
+        return Layout(self.count, self.columns, self.rows, not self.turned)
+
 
 def layout_of(info: TensorInfo) -> Layout | None:
     """The matrices of a tensor; None for one that is coded exactly (norms, biases, whole numbers, tiny ones)."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from corecompress.coding import decode_bytes, encode_bytes
 from corecompress.coding.tables import get_varint, put_varint
 from corecompress.errors import CorruptData
-from corecompress_vae.classes import SPAN, fit_classes
+from corecompress_vae.classes import SPAN, fit_classes, one_class
 from corecompress_vae.levels import COARSE, LEAST, MOST, code_steps
 from corecompress_vae.quantise import quantise
 from corecompress_vae.stream import decode_levels, encode_levels
@@ -39,12 +39,12 @@ class Scales:
 
 
 def encode_matrix(
-    weights: NDArray[np.float32], scales: Scales, tables: ClassTables, trellis: Trellis, bf16: bool
+    weights: NDArray[np.float32], scales: Scales, tables: ClassTables, trellis: Trellis, bf16: bool, fitted: bool = True
 ) -> bytes:
-    """Quantise and code weights float32 [o, n]; every value finite."""
+    """Quantise and code weights float32 [o, n]; every value finite. fitted: classes by row and column."""
     columns = _no_finer_than_float(weights, scales)
     levels = quantise(weights, columns, scales.rows, scales.unit, tables.bits, trellis, bf16)
-    row_classes, column_classes = fit_classes(levels)
+    row_classes, column_classes = fit_classes(levels) if fitted else one_class(levels)
     out = bytearray()
     for codes in (columns, scales.rows):
         base = int(codes.min())

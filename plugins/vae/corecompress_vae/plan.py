@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from corecompress.components import TensorInfo
-from corecompress_vae.classes import fit_classes
+from corecompress_vae.classes import fit_classes, one_class
 from corecompress_vae.layout import Layout
 from corecompress_vae.levels import step_codes
 from corecompress_vae.matrix import Scales
@@ -35,12 +34,13 @@ FEWEST = 32
 class Sensitivity:
     """columns float32 [n], rows float32 [o]: step and factor before c (or [1]: for all).
 
-    unit: float32 [n, n] or None.
+    unit: float32 [n, n] or None; turned: the tensor has its rows and columns the other way round.
     """
 
     columns: NDArray[np.float32]
     rows: NDArray[np.float32]
     unit: NDArray[np.float32] | None = None
+    turned: bool = False
 
     def scales(self, constant: float, o: int, n: int) -> Scales:
         """The codes for a matrix [o, n]."""
@@ -50,9 +50,12 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Planned:
-    """A tensor of the sample: its rows [m, n], how many times more there are in it, and where its steps come from."""
+    """A tensor of the sample: its rows [m, n], how many times more there are in it, and where its steps come from.
 
-    info: TensorInfo
+    bf16: whether the decoder rounds to bfloat16 right behind the levels."""
+
+    name: str
+    bf16: bool
     layout: Layout
     weights: NDArray[np.float32]
     chosen: NDArray[np.int64]
@@ -68,24 +71,35 @@ class Estimate:
     tables: ClassTables
 
 
-def choose_rows(info: TensorInfo, layout: Layout, share: float) -> NDArray[np.int64]:
+Fit = Callable[[NDArray[np.float64]], ClassTables]
+"""Tables for counts float64 [2 · CLASSES, 256] of symbols."""
+
+
+def choose_rows(name: str, layout: Layout, share: float) -> NDArray[np.int64]:
     """Rows of the sample, spread evenly, the beginning drawn from the tensor's name."""
     wanted = min(layout.rows, max(FEWEST, round(layout.rows * share)))
     stride = layout.rows / wanted
-    offset = (zlib.crc32(info.name.encode()) % 1000) / 1000 * stride
+    offset = (zlib.crc32(name.encode()) % 1000) / 1000 * stride
     return np.unique(np.minimum((offset + stride * np.arange(wanted)).astype(np.int64), layout.rows - 1))
 
 
-def estimate(sample: list[Planned], constant: float, tables: ClassTables, trellis: Trellis, jobs: int) -> Estimate:
-    """Quantise the sample with steps of this constant, and count."""
+def estimate(
+    sample: list[Planned],
+    constant: float,
+    tables: ClassTables,
+    trellis: Trellis,
+    fit: Fit,
+    jobs: int,
+    by_row: bool = True,
+) -> Estimate:
+    """Quantise the sample with steps of this constant, and count. by_row: classes a row and column, not one in all."""
 
     def one(planned: Planned) -> tuple[NDArray[np.float64], float]:
         sensitivity = planned.sensitivity()
         rows = sensitivity.rows[planned.chosen] if sensitivity.rows.size > 1 else sensitivity.rows
         scales = replace(sensitivity, rows=rows).scales(constant, *planned.weights.shape)
-        bf16 = planned.info.dtype == "BF16"
-        levels = quantise(planned.weights, scales.columns, scales.rows, scales.unit, tables.bits, trellis, bf16)
-        row_classes, column_classes = fit_classes(levels)
+        levels = quantise(planned.weights, scales.columns, scales.rows, scales.unit, tables.bits, trellis, planned.bf16)
+        row_classes, column_classes = fit_classes(levels) if by_row else one_class(levels)
         symbols, index, side = walk(levels, row_classes, column_classes, tables.frequencies, trellis)
         key = index.astype(np.int64) * SYMBOLS + symbols
         counts = np.bincount(key, minlength=ROWS * SYMBOLS).reshape(ROWS, SYMBOLS)
@@ -98,7 +112,7 @@ def estimate(sample: list[Planned], constant: float, tables: ClassTables, trelli
     for part, more in parts:  # in the sample's order, so that sums do not depend on which thread was first
         counts += part
         extra += more
-    fitted = tables.refine(counts).only(counts.sum(1) > 0)
+    fitted = fit(counts).only(counts.sum(1) > 0)
     bits = float((counts * fitted.bits.reshape(ROWS, SYMBOLS)).sum())
     return Estimate(bits / 8 + extra + len(fitted.to_bytes()), fitted)
 
@@ -108,6 +122,16 @@ def _side_bytes(layout: Layout, scales: Scales) -> float:
     varied = sum(codes.size for codes in (scales.columns, scales.rows) if codes.min() < codes.max())
     chunks = 1 + layout.rows * layout.columns / (1 << 17)
     return 0.45 * (layout.rows + layout.columns) + 0.5 * varied + 45 * chunks + 100
+
+
+def typical_constant(sample: list[Planned]) -> float:
+    """A constant to begin a search with: a step is about a quarter of a weight's standard deviation."""
+    ratios = []
+    for planned in sample:
+        steps, width = planned.sensitivity().columns, float(np.sqrt(np.mean(np.square(planned.weights))))
+        if width > 0:
+            ratios.append(width / float(np.exp(np.log(steps.astype(np.float64)).mean())))
+    return 0.25 * float(np.median(ratios)) if ratios else 0.25
 
 
 def find_constant(

@@ -23,8 +23,9 @@ from corecompress_vae.trellis import Trellis, viterbi
 
 BLOCK = 64
 """Columns whose feedback reaches the rest of the matrix in one go."""
-SLOPE = 0.3
-"""Squared error that a bit is worth, in units of the step squared: near the optimum from 1 to 4 bits."""
+SLOPE, SCALAR_SLOPE = 0.3, 0.45
+"""Squared error that a bit is worth, in units of the step squared, with and without a trellis: near the optimum from 1
+to 4 bits."""
 
 
 def quantise(
@@ -49,6 +50,7 @@ def quantise(
     rough = fit_rows(turned)
     inverse = np.exp2(-rough / OCTAVE)
     memory = _Memory(o, trellis.states)
+    slope = np.float32(SLOPE if trellis.states > 1 else SCALAR_SLOPE)
     errors = np.empty((BLOCK, o), np.float32)
     for begin in range(0, n, BLOCK):
         end = min(begin + BLOCK, n)
@@ -56,7 +58,7 @@ def quantise(
         _block(
             turned[begin:end], steps[begin:end], factor, rough, inverse, near, bits, trellis.after, trellis.before,
             trellis.entered, memory.decisions, memory.candidates, memory.cost, memory.fresh, memory.scaled,
-            memory.classes, levels[begin:end], errors, bf16,
+            memory.classes, levels[begin:end], errors, bf16, slope,
         )  # fmt: skip
         if unit is not None and end < n:
             _feed(turned[end:], errors[: end - begin], np.ascontiguousarray(unit[begin:end, end:]))
@@ -76,7 +78,7 @@ class _Memory:
 def _block(  # type: ignore[no-untyped-def]
     turned, steps, factor, rough, inverse, near, bits, after, before, entered,
     decisions, candidates, cost, fresh, scaled,
-    classes, levels, errors, bf16,
+    classes, levels, errors, bf16, slope,
 ):  # fmt: skip
     """Quantise columns turned float32 [b, o]; fills levels int32 [b, o] and errors float32 [b, o]."""
     count, o = turned.shape
@@ -93,7 +95,7 @@ def _block(  # type: ignore[no-untyped-def]
         for i in range(o):
             classes[i] = min(max(mine + rough[i], 0), CLASSES - 1)
         viterbi(
-            scaled, classes, bits, np.float32(28), np.float32(SLOPE), after, before, entered, decisions, candidates,
+            scaled, classes, bits, np.float32(28), slope, after, before, entered, decisions, candidates,
             cost, fresh, levels[j],
         )  # fmt: skip
         for i in range(o):

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 POLYNOMIALS = {4: (0o5, 0o2), 8: (0o13, 0o4), 16: (0o23, 0o4), 32: (0o45, 0o10), 64: (0o103, 0o24)}
 """Parity-check polynomials (h0, h1) of Ungerboeck's systematic feedback codes, by number of states."""
 
+SCALAR = 1
+"""States of a quantiser without memory."""
 REACH = 127
 """Symbols −127 … 127 have a slot in a table; what lies beyond is escaped, never clipped."""
 ESCAPE = 0
@@ -47,7 +49,10 @@ class Trellis:
 
 @lru_cache
 def trellis(states: int) -> Trellis:
-    """The trellis with 4, 8, 16, 32 or 64 states."""
+    """The trellis with 4, 8, 16, 32 or 64 states; with 1 there are only even levels, which is a scalar quantiser."""
+    if states == SCALAR:
+        none = np.zeros((2, 1), np.int64)
+        return Trellis(1, np.zeros(2, np.uint8), none, none[0])
     h0, h1 = POLYNOMIALS[states]
     memory = states.bit_length() - 1
     after = np.zeros((states, 2), np.int64)

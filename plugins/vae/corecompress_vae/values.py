@@ -19,6 +19,12 @@ def to_float32(data: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
     return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
 
 
+def to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The bits of the nearest bfloat16 (ties to even) of finite values float32 [n]."""
+    bits = values.view(np.uint32)
+    return np.asarray((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16, np.uint16)
+
+
 def from_float32(values: NDArray[Any], dtype: str) -> NDArray[np.uint8]:
     """float32 [n], or uint16 [n] with the bits of BF16 already, -> the tensor's bytes uint8."""
     if dtype == "F16":

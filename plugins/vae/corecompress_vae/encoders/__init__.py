@@ -1,0 +1,1 @@
+"""Encoders: analysis transforms of weights into latents, and synthesis transforms back."""

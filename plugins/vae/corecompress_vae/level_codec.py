@@ -1,0 +1,84 @@
+"""The codec of encoders that only scale: levels of the weights, with error feedback, under scale classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corecompress.components import Job
+from corecompress.plugins import registry
+from corecompress.recipe import Spec, build
+from corecompress_vae.class_prior import ClassPrior
+from corecompress_vae.matrix import decode_matrix, encode_matrix
+from corecompress_vae.plan import Estimate, Planned, Sensitivity, estimate, find_constant, typical_constant
+from corecompress_vae.tables import ClassTables
+from corecompress_vae.trellis import trellis
+
+
+class LevelCodec:
+    """A quantiser, class tables, and the constant that all steps are multiples of."""
+
+    def __init__(self, states: int, by_row: bool = True):
+        self.trellis, self.by_row = trellis(states), by_row
+        self.prior: ClassPrior | None = None
+        self.tables: ClassTables | None = None
+        self.constant = 0.0
+
+    @classmethod
+    def from_options(cls, states: int, prior: Spec, by_row: bool) -> LevelCodec:
+        """One that is still to be prepared."""
+        codec = cls(states, by_row)
+        codec.prior = ClassPrior(build(registry(), "prior", prior))
+        return codec
+
+    @classmethod
+    def from_bytes(cls, states: int, data: bytes) -> LevelCodec:
+        """One that decodes. Raises CorruptData."""
+        codec = cls(states)
+        codec.tables = ClassTables.from_bytes(data)
+        return codec
+
+    def to_bytes(self) -> bytes:
+        """The tables."""
+        assert self.tables is not None
+        return self.tables.to_bytes()
+
+    def prepare(self, sample: list[Planned], target: float | None, step: float | None, job: Job) -> float:
+        """See compressor.Codec."""
+        prior = self.prior
+        assert prior is not None
+        self.tables = prior.first()
+
+        def attempt(constant: float) -> Estimate:
+            assert self.tables is not None
+            # with one class a matrix, another constant moves whole matrices to classes that nothing was counted in
+            for _ in range(1 if self.by_row else 2):
+                found = estimate(sample, constant, self.tables, self.trellis, prior.fit, job.jobs, self.by_row)
+                # the Viterbi algorithm asks for prices of symbols that did not occur as well
+                self.tables = prior.spread(found.tables)
+            return found
+
+        if target is None:
+            assert step is not None
+            self.constant = step
+            attempt(step)
+        else:
+            start = typical_constant(sample)
+            attempt(start)  # the first pass finds the tables' shape
+            self.constant, _ = find_constant(lambda c: attempt(c).size, target, start)
+        final = attempt(self.constant)
+        self.tables = final.tables
+        return final.size
+
+    def encode(self, weights: NDArray[np.float32], wanted: Sensitivity, bf16: bool) -> bytes:
+        """See compressor.Codec."""
+        assert self.tables is not None
+        scales = wanted.scales(self.constant, *weights.shape)
+        return encode_matrix(weights, scales, self.tables, self.trellis, bf16, self.by_row)
+
+    def decode(self, data: memoryview, out: NDArray[Any], threads: int) -> None:
+        """See compressor.Codec."""
+        assert self.tables is not None
+        decode_matrix(data, out, self.tables, self.trellis, threads)

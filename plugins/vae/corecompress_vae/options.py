@@ -1,0 +1,50 @@
+"""Options of the compressor `vae`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from corecompress.components import option
+from corecompress.recipe import Spec
+from corecompress_vae.trellis import POLYNOMIALS, SCALAR
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `vae`."""
+
+    bits: float | None = option(3.0, "bits a weight of the whole folder: 8 × bytes of all files / all parameters")
+    step: float | None = option(None, "instead of bits: the constant c that all steps are multiples of")
+    encoder: Spec = option(Spec("scale-hyperprior"), "identity, scale-hyperprior, mlp-vae, or an encoder plugin's")
+    prior: Spec = option(Spec("hierarchical"), "what symbols are expected to be: the name of a prior component")
+    quantizer: Spec = option(Spec("trellis", {"states": 32}), "scalar, or trellis(states=4|8|16|32|64)")
+    rotation: Literal["none", "hadamard"] = option("none", "rotate the columns of every matrix before quantising")
+    calibration: Literal["gradients", "layers"] = option(
+        "gradients", "with --data: gradients of the loss (best), or layers, one after the other, for less memory"
+    )
+    calibration_tokens: int = option(32768, "tokens of --data that the model is calibrated on")
+    exact: tuple[str, ...] = option((), "patterns of tensors that keep every bit")
+
+    def __post_init__(self) -> None:
+        states_of(self.quantizer)
+        if (self.bits is None) == (self.step is None):
+            if self.step is None:
+                raise ValueError("write bits or step")
+            object.__setattr__(self, "bits", None)
+        if not all(value is None or (math.isfinite(value) and value > 0) for value in (self.bits, self.step)):
+            raise ValueError("bits and step are above zero")
+        if self.calibration_tokens < 1:
+            raise ValueError(f"calibration_tokens is {self.calibration_tokens}; it takes 1 or more")
+
+
+def states_of(quantizer: Spec) -> int:
+    """States of the trellis that a quantizer's spec names, 1 for `scalar`. Raises ValueError."""
+    if quantizer == Spec("scalar"):
+        return SCALAR
+    states = quantizer.options.get("states", 32)
+    if quantizer.name != "trellis" or set(quantizer.options) - {"states"} or states not in POLYNOMIALS:
+        known = "|".join(map(str, POLYNOMIALS))
+        raise ValueError(f"quantizer is {quantizer}; it takes scalar or trellis(states={known})")
+    return int(states)

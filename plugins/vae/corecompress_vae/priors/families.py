@@ -1,0 +1,76 @@
+"""Families of shapes: Gaussian, Laplacian, mixture of logistics, and the product of two Gaussians ("hadamard")."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from corecompress.components import option
+from corecompress_vae.priors.shape import ShapePrior
+
+
+class Gaussian(ShapePrior):
+    """N(0, σ²)."""
+
+    def _cdf(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.ndtr(x)
+
+
+class Laplace(ShapePrior):
+    """Laplacian: what weights look like that were trained with sparsity in mind, or were pruned softly."""
+
+    def _cdf(self, x: torch.Tensor) -> torch.Tensor:
+        tail = 0.5 * torch.exp(-math.sqrt(2) * x.abs())
+        return torch.where(x < 0, tail, 1 - tail)
+
+
+@dataclass(frozen=True)
+class MixtureOptions:
+    """Options of `logistic-mixture`."""
+
+    components: int = option(3, "logistics that are mixed")
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.components <= 16:
+            raise ValueError(f"components is {self.components}; it takes 1 to 16")
+
+
+class LogisticMixture(ShapePrior):
+    """Logistics of several widths about 0, weights and widths learned (T. Salimans et al., arXiv:1701.05517)."""
+
+    Options: ClassVar[type[Any]] = MixtureOptions
+
+    def _start(self) -> dict[str, torch.Tensor]:
+        n = self.options.components
+        return {"logits": torch.zeros(n), "widths": torch.linspace(-0.7, 0.7, n) if n > 1 else torch.zeros(1)}
+
+    def _cdf(self, x: torch.Tensor) -> torch.Tensor:
+        share = torch.softmax(self.shape["logits"], 0).to(x)
+        # a logistic of scale one has the standard deviation π / √3
+        width = (self.shape["widths"].exp() * (math.sqrt(3) / math.pi)).to(x)
+        return (share * torch.sigmoid(x[..., None] / width)).sum(-1)
+
+
+class Hadamard(ShapePrior):
+    """z = u ⊙ v with u and v Gaussian: density K0(|z|) / π, a peak at 0 and tails like a Laplacian's.
+
+    The Hadamard-product parameterisation of sparse priors (P. D. Hoff, "Lasso, fractional norm and structured sparse
+    estimation using a Hadamard product parametrization", 2017). Given v it is a Gaussian of width |v|, so the
+    cumulative distribution is an integral over v, by Gauss-Legendre quadrature in log v.
+    """
+
+    def __init__(self, options: Any = None):
+        nodes, weights = np.polynomial.legendre.leggauss(96)
+        log_v = (nodes + 1) / 2 * (1.9 + 12) - 12
+        share = weights * np.exp(log_v - np.exp(2 * log_v) / 2)
+        share /= share.sum()
+        self.widths = torch.from_numpy(np.exp(log_v) / math.sqrt((share * np.exp(2 * log_v)).sum()))
+        self.shares = torch.from_numpy(share)
+        super().__init__(options)
+
+    def _cdf(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.shares.to(x) * torch.special.ndtr(x[..., None] / self.widths.to(x))).sum(-1)
