@@ -26,7 +26,7 @@ from corecompress_vae.level_codec import LevelCodec
 from corecompress_vae.options import Options, states_of
 from corecompress_vae.plan import SAMPLE, Planned, Sensitivity, choose_rows
 from corecompress_vae.trellis import POLYNOMIALS, SCALAR
-from corecompress_vae.values import from_float32, to_bf16, to_float32
+from corecompress_vae.values import HUGE, from_float32, to_bf16, to_float32
 
 EXACT, MATRICES, OTHER_WAY = 0, 1, 2
 ROTATED = 1
@@ -113,7 +113,7 @@ class Vae(TensorCompressor):
         wanted = self.sensitivities.get(info.name)
         layout, mode = _oriented(info, wanted)
         out = bytearray([mode])
-        for matrix in _matrices(weights, layout):
+        for matrix in layout.matrices(weights):
             turned = rotation.rotate(matrix, info.name) if self.rotated else np.ascontiguousarray(matrix)
             coded = self.codec.encode(turned, wanted, info.dtype == "BF16" and not self.rotated)
             put_varint(out, len(coded))
@@ -130,7 +130,7 @@ class Vae(TensorCompressor):
         at_once = info.dtype == "BF16" and not self.rotated
         out = np.empty(info.size, np.uint16 if at_once else np.float32)
         at = 1
-        for matrix in _matrices(out, layout):
+        for matrix in layout.matrices(out):
             length, used = get_varint(bytes(payload[at : at + 5]), 0)
             at += used
             if at + length > len(payload):
@@ -179,7 +179,7 @@ class Vae(TensorCompressor):
                 continue
             layout, _ = _oriented(info, self.sensitivities.get(info.name))
             chosen = choose_rows(info.name, layout, share)
-            part = np.ascontiguousarray(_matrices(weights, layout)[0][chosen])
+            part = np.ascontiguousarray(layout.matrices(weights)[0][chosen])
             part = rotation.rotate(part, info.name) if self.rotated else part
             times = layout.count * layout.rows / chosen.size
             get = lambda name=info.name: self.sensitivities.get(name)  # noqa: E731
@@ -218,9 +218,6 @@ class Vae(TensorCompressor):
             )
 
 
-HUGE = np.float32(1e30)
-
-
 def _is_usable(weights: NDArray[np.float32]) -> bool:
     largest = np.abs(weights).max(initial=0)
     return bool(np.isfinite(largest) and largest < HUGE and (weights != weights[:1]).any())
@@ -233,10 +230,3 @@ def _oriented(info: TensorInfo, wanted: Sensitivity) -> tuple[Layout, int]:
     if wanted.unit is None or wanted.turned == layout.turned:
         return layout, MATRICES
     return layout.other_way(), OTHER_WAY
-
-
-def _matrices(flat: NDArray[Any], layout: Layout) -> NDArray[Any]:
-    """The matrices [count, rows, columns] of a tensor's elements, as views."""
-    if layout.turned:
-        return flat.reshape(layout.count, layout.columns, layout.rows).transpose(0, 2, 1)
-    return flat.reshape(layout.count, layout.rows, layout.columns)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from corecompress.components import TensorInfo
 
@@ -25,6 +28,12 @@ class Layout:
     def other_way(self) -> Layout:
         """The same tensor with rows and columns exchanged."""
         return Layout(self.count, self.columns, self.rows, not self.turned)
+
+    def matrices(self, flat: NDArray[Any]) -> NDArray[Any]:
+        """The matrices [count, rows, columns] of a tensor's elements, as views."""
+        if self.turned:
+            return flat.reshape(self.count, self.columns, self.rows).transpose(0, 2, 1)
+        return flat.reshape(self.count, self.rows, self.columns)
 
 
 def layout_of(info: TensorInfo) -> Layout | None:

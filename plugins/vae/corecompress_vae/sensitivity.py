@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corecompress.components import Job, TensorInfo
+from corecompress_vae.classes import deviations
 from corecompress_vae.layout import layout_of
 from corecompress_vae.plan import Sensitivity
 from corecompress_vae.rotation import rotate_factor
-from corecompress_vae.values import to_float32
+from corecompress_vae.values import HUGE, to_float32
 
-SHARE_OF_SIGMA = 0.5
-"""Without data a matrix's step goes with its standard deviation to this power: see the README's table."""
+SHARE = 0.5
+"""Without data a step goes with the standard deviation of its matrix, of its row and of its column to this power each:
+weights are small where inputs are large. The README has what other powers lose."""
+WIDEST = 8.0
+"""Octaves by which a row or column may differ from its matrix."""
 
 
 class Source(Protocol):
@@ -26,30 +32,42 @@ class Source(Protocol):
         ...
 
 
-class Alike:
-    """Data-free: one step for all weights of a matrix, steps [name] across matrices."""
+@dataclass(frozen=True)
+class Widths:
+    """Of a tensor: whole, its root mean square (0 where it has no numbers); rows [o] and columns [n], factors about 1."""
 
-    def __init__(self, steps: dict[str, float]):
-        self.steps = steps
+    whole: float
+    rows: NDArray[np.float32]
+    columns: NDArray[np.float32]
+
+
+class Alike:
+    """Data-free: steps between equal for all weights and proportional to their widths; `scale` for all of them."""
+
+    def __init__(self, widths: dict[str, Widths], share: float = SHARE, scale: float = 1.0):
+        self.widths, self.share, self.scale = widths, share, scale
+        logs = [np.log(width.whole) for width in widths.values() if width.whole > 0]
+        self.middle = float(np.exp(np.mean(logs))) if logs else 1.0
 
     def get(self, name: str) -> Sensitivity:
-        return Sensitivity(np.full(1, self.steps[name], np.float32), np.ones(1, np.float32))
+        width = self.widths[name]
+        whole = self.middle * (width.whole / self.middle) ** self.share if width.whole > 0 else self.middle
+        return Sensitivity((width.columns * (self.scale * whole)).astype(np.float32), width.rows)
 
 
 class Calibrated:
     """From Hessians in `folder`; what calibration could not look at gets the median ratio of step to width."""
 
-    def __init__(self, folder: Path, widths: dict[str, float]):
+    def __init__(self, folder: Path, widths: dict[str, Widths]):
         from corecompress_vae import calibrate
 
         self._load, self.folder = calibrate.load, folder
         ratios = []
         for name, width in widths.items():
             found = self._load(folder, name)
-            if found is not None and width > 0:
-                ratios.append(float(np.exp(np.log(found.steps.astype(np.float64)).mean())) / width)
-        self.ratio = float(np.median(ratios)) if ratios else 1.0
-        self.alike = Alike({name: self.ratio * width for name, width in widths.items()})
+            if found is not None and width.whole > 0:
+                ratios.append(float(np.exp(np.log(found.steps.astype(np.float64)).mean())) / width.whole)
+        self.alike = Alike(widths, 1.0, float(np.median(ratios)) if ratios else 1.0)
 
     def get(self, name: str) -> Sensitivity:
         found = self._load(self.folder, name)
@@ -82,27 +100,30 @@ class Rotated:
 
 def of(job: Job, matrices: list[TensorInfo], way: str, tokens: int) -> Source:
     """Calibrated where the job has data (way: "gradients" or "layers"), alike otherwise."""
-    widths = {info.name: _width(job, info) for info in matrices}
+    widths = {info.name: _widths(job, info) for info in matrices}
     if job.data is None:
-        return _alike(widths)
+        return Alike(widths)
     if way == "layers":
         from corecompress_vae.layerwise import calibrate
     else:
         from corecompress_vae.calibrate import calibrate
     folder = calibrate(job, tokens)
-    return _alike(widths) if folder is None else Calibrated(folder, widths)
+    return Alike(widths) if folder is None else Calibrated(folder, widths)
 
 
-def _alike(widths: dict[str, float]) -> Alike:
-    """Steps between equal for all tensors and proportional to each one's width."""
-    logs = [np.log(width) for width in widths.values() if width > 0]
-    middle = float(np.exp(np.mean(logs))) if logs else 1.0
-    return Alike({n: middle * (w / middle) ** SHARE_OF_SIGMA if w > 0 else middle for n, w in widths.items()})
+def _widths(job: Job, info: TensorInfo) -> Widths:
+    layout = layout_of(info)
+    assert layout is not None
+    weights = to_float32(job.source.read(info.name).data, info.dtype)
+    largest = np.abs(weights).max()
+    if not (np.isfinite(largest) and 0 < largest < HUGE):
+        return Widths(0.0, np.ones(1, np.float32), np.ones(1, np.float32))
+    matrices = layout.matrices(weights)
+    whole = float(np.sqrt(np.mean(np.square(matrices, dtype=np.float64))))
+    turned = np.ascontiguousarray(matrices.swapaxes(1, 2)).reshape(-1, layout.rows)
+    rows, columns = deviations(turned, np.float64(0))
+    return Widths(whole, _factors(rows), _factors(columns.reshape(layout.count, -1).mean(0)))
 
 
-def _width(job: Job, info: TensorInfo) -> float:
-    """Root mean square of a tensor's weights; 0 for one that holds no numbers."""
-    assert layout_of(info) is not None
-    weights = to_float32(job.source.read(info.name).data, info.dtype).astype(np.float64)
-    width = float(np.sqrt(np.mean(weights * weights)))
-    return width if np.isfinite(width) else 0.0
+def _factors(logs: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.exp2(SHARE * np.clip(logs - np.median(logs), -WIDEST, WIDEST)).astype(np.float32)

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 F16_MOST = np.float32(65504)
+HUGE = np.float32(1e30)
+"""Values from here on are no weights: a step would not suit them and the rest."""
 
 
 def to_float32(data: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """The loop that trains an encoder and its prior: rate + λ · distortion, noise for rounding, resumable.
 
-    for every batch x:  y = analysis(x);  bits = prior.rate(y + noise);  error = (synthesis(y + noise) − x)²
-                        loss = mean bits + λ · mean error  ─► Adam
+for every batch x:  y = analysis(x);  bits = prior.rate(y + noise);  error = (synthesis(y + noise) − x)²
+                    loss = mean bits + λ · mean error  ─► Adam
 """
 
 from __future__ import annotations
