@@ -321,24 +321,33 @@ def _run(model: Any, watch: _Watch, job: Job, tokens: int) -> int:
     generator = torch.Generator().manual_seed(job.seed)
     job.progress.start("calibrating", tokens)
     seen = 0
-    for batch in _batches(job):
-        first = next(iter(batch.values()))
-        size = max(1, AT_ONCE // first.shape[1]) if first.dim() == 2 else 8
-        for start in range(0, len(first), size):
-            part = {key: value[start : start + size].to(model.device) for key, value in batch.items()}
-            mask = part.get("attention_mask")
-            count = int(mask.sum()) if mask is not None else len(next(iter(part.values())))
-            _backward(model, watch, part, generator)
-            seen += count
-            job.progress.advance(count)
-            if seen >= tokens:
-                break
-        if seen >= tokens:
-            break
-    _check_enough(seen, tokens, "input_ids" in batch)
+    for part, count in pieces(job, tokens):
+        _backward(model, watch, {key: value.to(model.device) for key, value in part.items()}, generator)
+        seen += count
+        job.progress.advance(count)
     for sums in watch.sums.values():
         sums.tokens = seen
     return seen
+
+
+def pieces(job: Job, tokens: int) -> Iterator[tuple[dict[str, torch.Tensor], int]]:
+    """(inputs of one forward pass, tokens or images in it) of the calibration split, until there are `tokens`.
+
+    Raises CorecompressError behind the last one of too little text.
+    """
+    seen, is_text = 0, False
+    for batch in _batches(job):
+        first = next(iter(batch.values()))
+        size, is_text = (max(1, AT_ONCE // first.shape[1]) if first.dim() == 2 else 8), "input_ids" in batch
+        for start in range(0, len(first), size):
+            part = {key: value[start : start + size] for key, value in batch.items()}
+            mask = part.get("attention_mask")
+            count = int(mask.sum()) if mask is not None else len(next(iter(part.values())))
+            yield part, count
+            seen += count
+            if seen >= tokens:
+                return
+    _check_enough(seen, tokens, is_text)
 
 
 def _check_enough(seen: int, tokens: int, is_text: bool) -> None:
