@@ -170,6 +170,7 @@ def _build(source: Checkpoint) -> Any:
         with no_init_weights(), _parameters_on_meta():
             make = (kind or transformers.AutoModel)._from_config if kind else transformers.AutoModel.from_config
             model = make(config, dtype=torch.float32)
+            model.tie_weights()
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as problem:
         line = " ".join(str(problem).split())[:200]
         raise CorecompressError(
