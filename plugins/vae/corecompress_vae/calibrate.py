@@ -29,9 +29,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corecompress.components import Job, TensorInfo
+from corecompress.components import Job
 from corecompress.errors import CorecompressError
 from corecompress.hashing import hash_file
+from corecompress_vae.names import stored_names
 
 FORMAT = 2
 """Of what is kept in the cache."""
@@ -105,7 +106,7 @@ def calibrate(job: Job, tokens: int) -> Path | None:
         watch = _Watch(model)
         seen = _run(model, watch, job, tokens)
         watch.close()
-    names = _checkpoint_names(model, job.tensors)
+    names = stored_names(model, (info.name for info in job.tensors))
     job.progress.start("factoring Hessians", len(watch.sums))
     for parameter, sums in watch.collect():
         name = names.get(parameter)
@@ -402,16 +403,3 @@ def _pooled(out: Any, mask: torch.Tensor | None) -> torch.Tensor:
         return torch.nn.functional.normalize(hidden.flatten(1), dim=1)
     weight = mask[..., None].to(hidden.dtype)
     return torch.nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1).clamp_min(1), dim=1)
-
-
-def _checkpoint_names(model: Any, tensors: tuple[TensorInfo, ...]) -> dict[str, str]:
-    """Parameter's name -> tensor's name: the same, or with the base model's prefix added or taken away."""
-    prefix = getattr(model, "base_model_prefix", "")
-    have = {info.name for info in tensors}
-    names = {}
-    for parameter, _ in model.named_parameters():
-        for candidate in (parameter, f"{prefix}.{parameter}", parameter.removeprefix(f"{prefix}.")):
-            if candidate in have:
-                names[parameter] = candidate
-                break
-    return names

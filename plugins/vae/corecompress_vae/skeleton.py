@@ -21,6 +21,7 @@ import torch
 from corecompress.checkpoint import Checkpoint
 from corecompress.errors import CorecompressError
 from corecompress_vae.layout import FLOATS
+from corecompress_vae.names import stored_names
 from corecompress_vae.values import to_float32
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -41,7 +42,7 @@ class Walk:
         self.source = source
         self.model = _build(source)
         self.stack, self.blocks = _longest_stack(self.model)
-        self.names = _stored_names(self.model, {info.name for info in source.tensors})
+        self.names = stored_names(self.model, (info.name for info in source.tensors))
         self.head = self.model.get_output_embeddings() if hasattr(self.model, "get_output_embeddings") else None
         self._make: Any = None
         """Of a hidden state, what a block returns."""
@@ -84,10 +85,12 @@ class Walk:
         calls: list[Call] = []
 
         def first(*args: Any, **kwargs: Any) -> Any:
+            if given:
+                raise CantWalk(f"it calls its block {self.stack}.0 more than once")
             out = type(self.blocks[0]).forward(self.blocks[0], *args, **kwargs)
             self._make = _template(out)
             given.append(_hidden(out))
-            return self._after(0, given[0].detach())
+            return self._make(given[0].detach())
 
         def later(number: int) -> Any:
             def forward(*args: Any, **kwargs: Any) -> Any:
@@ -95,7 +98,7 @@ class Walk:
                 if len(given) != 1 or number != len(calls) + 1 or h.data_ptr() != given[0].data_ptr():
                     raise CantWalk("its blocks are not called one after the other, each on what the last one gave")
                 calls.append(call)
-                return self._after(number, h)
+                return self._make(h)
 
             return forward
 
@@ -122,20 +125,16 @@ class Walk:
             seen.append(x)
             raise _Reached
 
-        assert self.head is not None
-        with _exchanged(self.head, head):
-            self._run(inputs, [forward] * len(self.blocks))
+        self._run(inputs, [forward] * len(self.blocks), head)
         if not seen:
             raise CantWalk("its forward does not call its head")
         return seen[0]
 
-    def _after(self, number: int, hidden: torch.Tensor) -> Any:
-        if number == len(self.blocks) - 1:
-            raise _Reached
-        return self._make(hidden)
-
-    def _run(self, inputs: dict[str, Any], forwards: list[Any]) -> None:
+    def _run(self, inputs: dict[str, Any], forwards: list[Any], head: Any = None) -> None:
+        """The model's forward with the blocks' exchanged, up to its head."""
         with ExitStack() as stack:
+            if self.head is not None:
+                stack.enter_context(_exchanged(self.head, head or _stop))
             for block, forward in zip(self.blocks, forwards, strict=True):
                 stack.enter_context(_exchanged(block, forward))
             with suppress(_Reached):
@@ -208,23 +207,8 @@ def _longest_stack(model: Any) -> tuple[str, list[torch.nn.Module]]:
     return max(stacks, key=lambda stack: len(stack[1]))
 
 
-def _stored_names(model: Any, have: set[str]) -> dict[str, str]:
-    """Name of a parameter or buffer -> name of its tensor: the same, with the base model's prefix added or taken
-    away, or that of a tied one."""
-    prefix = getattr(model, "base_model_prefix", "")
-    found: dict[str, str] = {}
-    tied: dict[int, list[str]] = {}
-    for name, value in itertools.chain(
-        model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
-    ):
-        tied.setdefault(id(value), []).append(name)
-    for names in tied.values():
-        for name in names:
-            same = [c for c in (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")) if c in have]
-            if same:
-                found |= dict.fromkeys(names, same[0])
-                break
-    return found
+def _stop(*args: Any, **kwargs: Any) -> Any:
+    raise _Reached
 
 
 @contextmanager
