@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from corecompress.coding.tables import get_varint, put_varint
 from corecompress.components import Job, Tensor, TensorCompressor, TensorInfo
 from corecompress.errors import CorruptData, OutOfReach
+from corecompress.plugins import registry
+from corecompress.recipe import build
 from corecompress_vae import rotation, sensitivity
 from corecompress_vae.exact import decode_exact, encode_exact
 from corecompress_vae.layout import Layout, layout_of
@@ -153,6 +155,7 @@ class Vae(TensorCompressor):
             from corecompress_vae.transform_codec import TransformCodec
 
             return TransformCodec.from_options(options)
+        build(registry(), "encoder", options.encoder)  # raises for options that it does not have
         return LevelCodec.from_options(kind, options.prior, by_row=options.encoder.name == "scale-hyperprior")
 
     def _is_coded(self, info: TensorInfo) -> bool:

@@ -13,16 +13,22 @@ import numpy as np
 import pytest
 import tiny
 import vae_models
-from corecompress_vae import calibrate, layerwise
-from corecompress_vae.skeleton import CantWalk, Walk
 
 from corecompress.api import open_data
 from corecompress.checkpoint import open_checkpoint
 from corecompress.components import Job
 from corecompress.errors import CorecompressError
 from corecompress.progress import Silent
+from corecompress_vae import calibrate, layerwise
+from corecompress_vae.skeleton import Walk
 
-S = {**vae_models.SIZE, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "max_position_embeddings": 130}
+S = {
+    **vae_models.SIZE,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 130,
+}
 KV = {**S, "num_key_value_heads": 1, "head_dim": 16}
 
 
@@ -89,12 +95,13 @@ def test_a_walk_is_the_models_own_forward(kind: str, tmp_path: Path) -> None:
     ("kind", "why"), [("albert", "more than once"), ("t5", "no single stack"), ("mixtral", "has no tensor")]
 )
 def test_what_can_not_be_walked_is_said(
-    kind: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], cli: Any
+    kind: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = built(kind)
     folder = vae_models.save(model, tmp_path / "model")
     text = tiny.corpus(tmp_path / "text.txt")
     job = job_of(folder, text, tmp_path)
+    capsys.readouterr()
     assert layerwise.calibrate(job, 500) is None
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1

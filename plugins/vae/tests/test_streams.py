@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from corecompress.components import BITS, TensorInfo
+from corecompress.errors import CorruptData
+from corecompress.plugins import registry
+from corecompress.recipe import build, parse_spec
 from corecompress_vae import rotation
 from corecompress_vae.chunks import fit_codes, from_chunks, to_chunks
 from corecompress_vae.class_prior import ClassPrior
@@ -17,14 +25,6 @@ from corecompress_vae.stream import decode_levels, encode_levels, walk
 from corecompress_vae.tables import ROWS, SYMBOLS, ClassTables
 from corecompress_vae.trellis import POLYNOMIALS, trellis
 from corecompress_vae.values import from_float32, to_bf16, to_float32
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-
-from corecompress.components import BITS, TensorInfo
-from corecompress.errors import CorruptData
-from corecompress.plugins import registry
-from corecompress.recipe import build, parse_spec
 
 STATES = st.sampled_from([1, *POLYNOMIALS])
 SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 40))
@@ -61,7 +61,9 @@ def levels_for(rng: np.random.Generator, shape: tuple[int, int], states: int, wi
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), SHAPES, STATES, st.floats(0.01, 80), st.booleans(), st.sampled_from([1, 2]))
-def test_levels_come_back(seed: int, shape: tuple[int, int], states: int, width: float, wild: bool, threads: int) -> None:
+def test_levels_come_back(
+    seed: int, shape: tuple[int, int], states: int, width: float, wild: bool, threads: int
+) -> None:
     levels = levels_for(np.random.default_rng(seed), shape, states, width, wild)
     rows, columns = fit_classes(levels)
     coded = encode_levels(levels, rows, columns, GAUSSIAN, trellis(states))
@@ -113,7 +115,9 @@ def test_a_matrix_comes_back_near_and_the_same_in_bfloat16(
 @pytest.mark.parametrize("step", [1e-9, 1e-4])
 def test_steps_finer_than_float_are_made_coarser(step: float) -> None:
     weights = np.array([[1e4, 3.0], [-2.5e3, 1e-3]], np.float32)
-    coded = encode_matrix(weights, Scales(step_codes(np.full(2, step)), step_codes(np.ones(2))), GAUSSIAN, trellis(8), False)
+    coded = encode_matrix(
+        weights, Scales(step_codes(np.full(2, step)), step_codes(np.ones(2))), GAUSSIAN, trellis(8), False
+    )
     out = np.empty((2, 2), np.float32)
     decode_matrix(memoryview(coded), out, GAUSSIAN, trellis(8), 1)
     assert np.abs(out - weights).max(0) == pytest.approx(np.zeros(2), abs=1e4 * 2**-18)
