@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from corecompress.api import compress as compress
     from corecompress.api import decompress as decompress
     from corecompress.api import evaluate as evaluate
+    from corecompress.api import fit as fit
     from corecompress.api import inspect as inspect
     from corecompress.api import load as load
     from corecompress.api import open_data as open_data
@@ -35,6 +36,7 @@ _HOMES = {
         "compress",
         "decompress",
         "evaluate",
+        "fit",
         "inspect",
         "load",
         "open_data",

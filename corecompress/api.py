@@ -24,6 +24,7 @@ from corecompress.run import Settings
 from corecompress.summary import Plan, Summary, Verified, inspect_folder, make_plan, verify_artifact
 
 if TYPE_CHECKING:
+    from corecompress.fit import Fitted
     from corecompress.measure.benchmark import Benchmark
     from corecompress.measure.evaluate import Evaluation
 
@@ -265,6 +266,34 @@ def compare(
     return run(source, tuple(recipes), folders, data, Path(out), options, settings, progress or Silent())
 
 
+def fit(
+    data: str,
+    encoder: str,
+    prior: str,
+    out: str | Path,
+    *,
+    target_loss: float | None = None,
+    max_minutes: float | None = None,
+    seed: int = 0,
+    force: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Train an encoder and its prior on the training split of `data`, and write both into the folder `out`.
+
+    data: a SPEC such as "weights:DIR"; encoder, prior: components as a recipe writes them, "mlp-vae(bits=4)";
+    target_loss: the loss at which training stops; max_minutes: the time after which it stops; resume: go on with a
+    run that was killed or ran out of time.
+    Raises CorecompressError, and leaves nothing named `out`, for data that the encoder can't learn from, and where the
+    target was not reached.
+    """
+    from corecompress.fit import fit as run
+
+    seconds = None if max_minutes is None else 60 * max_minutes
+    settings = Settings(seed, force=force, resume=resume)
+    return run(data, open_data(data), encoder, prior, Path(out), settings, target_loss, seconds, progress or Silent())
+
+
 def open_data(spec: str, checkpoint: str | Path | None = None) -> Data:
     """The data component that a SPEC ("text:corpus.txt") names, prepared for a checkpoint if one is given."""
     name, source = parse_data(spec)
@@ -291,6 +320,7 @@ __all__ = [
     "decompress",
     "describe_data",
     "evaluate",
+    "fit",
     "inspect",
     "load",
     "open_data",

@@ -211,8 +211,23 @@ class Encoder(Protocol):
 
     Options: ClassVar[type[Any]] = NoOptions
 
-    def fit(self, data: Data, prior: Prior, *, seed: int, target_loss: float | None, progress: Progress) -> None:
-        """Train on rate + λ · distortion until the loss target (None: until the options' budget is spent)."""
+    def fit(
+        self,
+        data: Data,
+        prior: Prior,
+        *,
+        seed: int,
+        target_loss: float | None,
+        progress: Progress,
+        scratch: Path | None = None,
+        seconds: float | None = None,
+    ) -> Mapping[str, Any] | None:
+        """Train on rate + λ · distortion until the loss target (None: until the options' budget is spent).
+
+        scratch: a folder to keep checkpoints in, and to go on from; seconds: time after which it stops where it is.
+        Both may be left out of an implementation. Returns figures that a person should see, by name, or None. Raises
+        CorecompressError for data that it can't learn from, and where the target was not reached.
+        """
 
     def encode(self, x: Any) -> Any:
         """Analysis: x [n, …] -> latents [n, …]."""

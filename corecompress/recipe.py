@@ -268,7 +268,7 @@ class _Parser:
             self.take()
             return _WORDS[token]
         if kind != "word":
-            raise self.fail("a value")
+            raise self.fail("a value" if kind == "sign" or kind == "end" else "a value (a path in quotes)")
         return self.spec()
 
     def items(self) -> list[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +115,26 @@ def header_bytes(infos: Iterable[TensorInfo], metadata: dict[str, str], room: in
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     length = max(-(-len(text) // 8) * 8, room - 8)
     return length.to_bytes(8, "little") + text.ljust(length)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """A file of numpy arrays, in the order of their names."""
+    import numpy as np
+
+    ordered = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    kinds = {"f": "F", "i": "I", "u": "U"}
+    infos = [
+        TensorInfo(
+            name,
+            "BOOL" if value.dtype.kind == "b" else f"{kinds[value.dtype.kind]}{8 * value.dtype.itemsize}",
+            np.shape(arrays[name]),
+        )
+        for name, value in ordered.items()
+    ]
+    with open(path, "wb") as file:
+        file.write(header_bytes(infos, {}))
+        for value in ordered.values():
+            file.write(value.astype(value.dtype.newbyteorder("<")).tobytes())
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

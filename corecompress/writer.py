@@ -22,6 +22,8 @@ from corecompress.safetensors_file import header_bytes, read_range
 
 SHARD_BYTES = 5_000_000_000
 METADATA = {"format": "pt"}
+OURS = {"config.json", "encoder.json"}
+"""A folder with one of these is a checkpoint or a fitted encoder, which --force may replace."""
 
 
 @contextmanager
@@ -73,7 +75,7 @@ def check_target(target: Path, force: bool, source: Path | None) -> None:
     if not force:
         raise CorecompressError(f"{target}: exists already; choose another -o, or add --force to replace it")
     inside = {path.name for path in target.iterdir()}
-    if inside and "config.json" not in inside:
+    if inside and not inside & OURS:
         raise CorecompressError(f"{target}: holds no checkpoint, so --force does not replace it; choose another -o")
     if source is not None and source.resolve().is_relative_to(target.resolve()):
         raise CorecompressError(f"{target}: holds the source; choose another -o")

@@ -18,6 +18,7 @@ VERBS = {
     "evaluate": "Hold a compressed folder against its original: perplexity, KL, cosine, agreement.",
     "compare": "Run several recipes and draw bytes against quality.",
     "benchmark": "Time loading, latency and throughput of a compressed folder against its original.",
+    "fit": "Train an encoder and its prior on data, for recipes that name the result.",
     "data": "Show data as a model will see it.",
     "plugins": "List plugins, and show a component's options.",
 }

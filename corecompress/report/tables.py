@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from corecompress.components import DataReport
+from corecompress.fit import Fitted
 from corecompress.measure.benchmark import Benchmark
 from corecompress.measure.evaluate import Evaluation
 from corecompress.plugins import Plugin, Provided
@@ -227,6 +228,15 @@ def component_json(provided: Provided, target: type[Any]) -> dict[str, Any]:
     ]
     shown = {"kind": provided.kind, **dataclasses.asdict(provided.component), "options": options}
     return {**shown, "distribution": provided.plugin.distribution, "version": provided.plugin.version}
+
+
+def fitted_table(found: Fitted) -> RenderableType:
+    """What a training made."""
+    table = _table("", ("", "left"), ("", "right"))
+    for name, value in found.figures.items():
+        table.add_row(name, human_figure(value) if isinstance(value, float) else _figure(value))
+    line = f"{found.path}: {found.encoder} with prior {found.prior}, {human_bytes(found.bytes)}"
+    return Group(table, Text(f"{line}, in {human_seconds(found.seconds)}"))
 
 
 def evaluation_table(found: Evaluation) -> RenderableType:

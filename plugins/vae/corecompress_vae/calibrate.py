@@ -29,9 +29,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corecompress.components import Job, TensorInfo
+from corecompress.components import Job
 from corecompress.errors import CorecompressError
 from corecompress.hashing import hash_file
+from corecompress_vae.names import stored_names
 
 FORMAT = 3
 """Of what is kept in the cache."""
@@ -105,7 +106,7 @@ def calibrate(job: Job, tokens: int) -> Path | None:
         watch = _Watch(model)
         seen = _run(model, watch, job, tokens)
         watch.close()
-    names = _checkpoint_names(model, job.tensors)
+    names = stored_names(model, (info.name for info in job.tensors))
     job.progress.start("factoring Hessians", len(watch.sums))
     for parameter, sums in watch.collect():
         name = names.get(parameter)
@@ -332,24 +333,33 @@ def _run(model: Any, watch: _Watch, job: Job, tokens: int) -> int:
     generator = torch.Generator().manual_seed(job.seed)
     job.progress.start("calibrating", tokens)
     seen = 0
-    for batch in _batches(job):
-        first = next(iter(batch.values()))
-        size = max(1, AT_ONCE // first.shape[1]) if first.dim() == 2 else 8
-        for start in range(0, len(first), size):
-            part = {key: value[start : start + size].to(model.device) for key, value in batch.items()}
-            mask = part.get("attention_mask")
-            count = int(mask.sum()) if mask is not None else len(next(iter(part.values())))
-            _backward(model, watch, part, generator)
-            seen += count
-            job.progress.advance(count)
-            if seen >= tokens:
-                break
-        if seen >= tokens:
-            break
-    _check_enough(seen, tokens, "input_ids" in batch)
+    for part, count in pieces(job, tokens):
+        _backward(model, watch, {key: value.to(model.device) for key, value in part.items()}, generator)
+        seen += count
+        job.progress.advance(count)
     for sums in watch.sums.values():
         sums.tokens = seen
     return seen
+
+
+def pieces(job: Job, tokens: int) -> Iterator[tuple[dict[str, torch.Tensor], int]]:
+    """(inputs of one forward pass, tokens or images in it) of the calibration split, until there are `tokens`.
+
+    Raises CorecompressError behind the last one of too little text.
+    """
+    seen, is_text = 0, False
+    for batch in _batches(job):
+        first = next(iter(batch.values()))
+        size, is_text = (max(1, AT_ONCE // first.shape[1]) if first.dim() == 2 else 8), "input_ids" in batch
+        for start in range(0, len(first), size):
+            part = {key: value[start : start + size] for key, value in batch.items()}
+            mask = part.get("attention_mask")
+            count = int(mask.sum()) if mask is not None else len(next(iter(part.values())))
+            yield part, count
+            seen += count
+            if seen >= tokens:
+                return
+    _check_enough(seen, tokens, is_text)
 
 
 def _check_enough(seen: int, tokens: int, is_text: bool) -> None:
@@ -406,16 +416,3 @@ def _pooled(out: Any, mask: torch.Tensor | None) -> torch.Tensor:
         return torch.nn.functional.normalize(hidden.flatten(1), dim=1)
     weight = mask[..., None].to(hidden.dtype)
     return torch.nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1).clamp_min(1), dim=1)
-
-
-def _checkpoint_names(model: Any, tensors: tuple[TensorInfo, ...]) -> dict[str, str]:
-    """Parameter's name -> tensor's name: the same, or with the base model's prefix added or taken away."""
-    prefix = getattr(model, "base_model_prefix", "")
-    have = {info.name for info in tensors}
-    names = {}
-    for parameter, _ in model.named_parameters():
-        for candidate in (parameter, f"{prefix}.{parameter}", parameter.removeprefix(f"{prefix}.")):
-            if candidate in have:
-                names[parameter] = candidate
-                break
-    return names

@@ -21,6 +21,7 @@ from corecompress.errors import CorecompressError, CorruptData
 from corecompress.plugins import registry
 from corecompress.recipe import Spec, build, parse_spec
 from corecompress_vae.chunks import fit_codes, from_chunks, to_chunks
+from corecompress_vae.fitted import fitted_spec, load_fitted
 from corecompress_vae.levels import LEAST, MOST, code_steps
 from corecompress_vae.options import Options
 from corecompress_vae.plan import Planned, Sensitivity, find_constant
@@ -40,12 +41,20 @@ class TransformCodec:
         self.encoder: Any = build(registry(), "encoder", spec)
         self.constant = 1.0
         self.prior = Spec("factorized")
+        self.file: str | None = None
+        """The folder of a fitted encoder."""
 
     @classmethod
     def from_options(cls, options: Options) -> TransformCodec:
-        """One that is still to be prepared; its rate of training is the recipe's, unless it says its own."""
+        """One that is still to be prepared; its rate of training is the recipe's, unless it says its own. Raises
+        CorecompressError for a file that holds no such encoder."""
         spec = options.encoder
         codec = cls(spec)
+        file = getattr(codec.encoder.options, "file", None)
+        if file is not None:
+            codec = cls(fitted_spec(file, spec.name))
+            codec.file = file
+            return codec
         if hasattr(codec.encoder.options, "bits") and "bits" not in spec.options and options.bits is not None:
             codec = cls(Spec(spec.name, {**spec.options, "bits": min(max(options.bits, 0.5), 8.0)}))
         codec.prior = options.prior if options.prior != Spec("hierarchical") else Spec("factorized")
@@ -60,7 +69,7 @@ class TransformCodec:
             state = load(data[at + length :])
         except Exception:
             raise CorruptData("the encoder's state is damaged") from None
-        codec = cls(Spec(spec.name, {key: value for key, value in spec.options.items() if key != "file"}))
+        codec = cls(spec)
         codec.encoder.load_state_dict(state)
         return codec
 
@@ -107,11 +116,8 @@ class TransformCodec:
         return size_of(self.constant) + len(self.to_bytes())
 
     def _fit(self, job: Job) -> None:
-        from corecompress_vae.fitted import load_fitted
-
-        path = getattr(self.encoder.options, "file", None)
-        if path is not None:
-            load_fitted(path, self.encoder, self.spec.name)
+        if self.file is not None:
+            load_fitted(self.file, self.encoder)
             return
         data = build(registry(), "data", Spec("weights", {"chunk": self.chunk}), str(job.source.folder))
         prior = build(registry(), "prior", self.prior)

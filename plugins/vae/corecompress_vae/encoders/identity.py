@@ -29,6 +29,7 @@ class Identity:
         target_loss: float | None = None,
         progress: Progress,
         scratch: Path | None = None,
+        seconds: float | None = None,
     ) -> None:
         """Nothing to learn."""
 

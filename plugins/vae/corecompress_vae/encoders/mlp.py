@@ -31,13 +31,12 @@ class Options:
     chunk: int = option(16, "weights of a chunk")
     hidden: int = option(64, "width of the hidden layers")
     steps: int = option(1500, "steps of training")
-    batch: int = option(4096, "chunks of a step")
     file: str | None = option(None, "a fitted encoder that `corecompress fit` wrote, used as it is")
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.bits <= 12:
             raise ValueError(f"bits is {self.bits:g}; it takes 0.1 to 12")
-        for name in ("chunk", "hidden", "steps", "batch"):
+        for name in ("chunk", "hidden", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it takes 1 or more")
 
@@ -67,10 +66,12 @@ class MlpVae:
         target_loss: float | None = None,
         progress: Progress,
         scratch: Path | None = None,
-    ) -> None:
+        seconds: float | None = None,
+    ) -> dict[str, Any]:
         """Train both networks and the prior; loss in bits a weight, rate + λ · (squared error of unit-variance x)."""
-        plan = Plan(self.options.steps, self.options.batch, 2e-3, self.distortion_weight, seed, target_loss, scratch)
-        train(self.net, prior, data, plan, progress)
+        options, weight = self.options, self.distortion_weight
+        plan = Plan(options.steps, options.chunk, 2e-3, weight, seed, target_loss, scratch, seconds)
+        return train(self.net, prior, data, plan, progress)
 
     def encode(self, x: Any) -> NDArray[np.float32]:
         """x [n, chunk] -> latents float32 [n, chunk]."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corecompress.components import Data, NoOptions, Prior, Progress
+from corecompress.errors import CorecompressError
 
 OCTAVE = 8
 """Codes an octave."""
@@ -51,11 +52,14 @@ class ScaleHyperprior:
         target_loss: float | None = None,
         progress: Progress,
         scratch: Path | None = None,
+        seconds: float | None = None,
     ) -> None:
         """Columns' scales from the training split, in one pass: there is nothing that more steps would improve."""
         total: NDArray[np.float64] | None = None
         count = 0
         for batch in data.batches(seed, "training"):
+            if "x" not in batch:
+                raise CorecompressError(f"--data: gives {', '.join(batch)}; this encoder learns from weights:DIR")
             x = np.asarray(batch["x"], np.float64)
             x = x / code_scales(scale_codes(x.std(1)))[:, None]
             total = (x * x).sum(0) if total is None else total + (x * x).sum(0)

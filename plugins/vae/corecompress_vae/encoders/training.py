@@ -6,6 +6,8 @@ for every batch x:  y = analysis(x);  bits = prior.rate(y + noise);  error = (sy
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,74 +17,131 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from corecompress.components import Data, Progress
+from corecompress.components import Batch, Data, Progress
 from corecompress.errors import CorecompressError
 
 SAVE_EVERY = 250
 """Steps between two checkpoints."""
 SMOOTH = 0.98
 """Of the running mean of the loss that the target is compared with."""
+HELD_OUT = 8
+"""Batches of the evaluation split that the figures are from."""
+SETTLED = 50
+"""Steps before the running mean says anything."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """steps and batch size of a training, its learning rate, λ, seed; target: the loss (bits a weight) at which it
-    stops; scratch: a folder for checkpoints, None for none."""
+    """steps of a training, weights of a chunk, learning rate, λ, seed; target: the loss (bits a weight) at which it
+    stops; scratch: a folder for checkpoints, None for none; seconds: time after which it stops, None for no limit."""
 
     steps: int
-    batch: int
+    chunk: int
     rate: float
     distortion: float
     seed: int
     target: float | None = None
     scratch: Path | None = None
+    seconds: float | None = None
 
 
-def train(net: Any, prior: Any, data: Data, plan: Plan, progress: Progress) -> float:
-    """Train net.analysis and net.synthesis and the prior; the running mean of the loss at the end.
+@dataclass
+class _State:
+    """What a training changes, and where it is."""
 
-    Goes on from the last checkpoint in plan.scratch. Raises CorecompressError where data are missing, the loss stops
-    being a number, or the target was not reached in all steps.
+    net: Any
+    prior: Any
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    loss: float = 0.0
+
+
+def train(net: Any, prior: Any, data: Data, plan: Plan, progress: Progress) -> dict[str, Any]:
+    """Train net.analysis and net.synthesis and the prior; figures: steps, loss (its running mean), rate, distortion.
+
+    Goes on from the last checkpoint in plan.scratch. Raises CorecompressError where data are missing or of another
+    kind, the loss stops being a number, or the target was not reached.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net.to(device).train()
-    step_size = (12 / plan.distortion / 2.0) ** 0.5  # of uniform quantisation with about this distortion
-    net.analysis.scale(1 / step_size)
-    net.synthesis.scale(step_size)
-    _ready_prior(prior, 1 / step_size, device)
-    trained = [*net.parameters(), *prior.parameters()]
-    optimizer = torch.optim.Adam(trained, lr=plan.rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, plan.steps, plan.rate / 50)
-    begin, running = _resume(plan, net, prior, optimizer, schedule, device)
-    batches = _forever(data, plan.seed, begin)
+    state = _begin(net, prior, plan, device)
+    batches = _forever(data, plan, state.step)
     progress.start("training", plan.steps)
-    progress.advance(begin)
-    for step in range(begin, plan.steps):
-        x = next(batches).to(device)
-        bits, error = _forward(net, prior, x, plan.seed * 1_000_003 + step)
-        loss = bits + plan.distortion * error
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise CorecompressError(f"training: the loss is {value} at step {step}; lower the rate or look at the data")
-        running = value if step == 0 else SMOOTH * running + (1 - SMOOTH) * value
-        progress.advance(1)
-        if plan.target is not None and step > 50 and running <= plan.target:
-            progress.note(f"target loss {plan.target:g} reached at step {step + 1}")
+    progress.advance(state.step)
+    ends = None if plan.seconds is None else time.monotonic() + plan.seconds
+    while state.step < plan.steps and not _is_reached(state, plan):
+        if ends is not None and time.monotonic() > ends:
+            progress.note(f"stopped by time at step {state.step} of {plan.steps}")
             break
-        if plan.scratch is not None and (step + 1) % SAVE_EVERY == 0:
-            _save(plan.scratch, net, prior, optimizer, schedule, step + 1, running)
-    else:
-        if plan.target is not None:
-            raise CorecompressError(
-                f"training: target loss {plan.target:g} was not reached in {plan.steps} steps (it is {running:.4f})"
-            )
+        x = next(batches).to(device)
+        bits, error = _forward(net, prior, x, plan.seed * 1_000_003 + state.step)
+        _descend(state, bits + plan.distortion * error, _rate(plan, state.step))
+        progress.advance(1)
+        if plan.scratch is not None and state.step % SAVE_EVERY == 0:
+            _save(plan.scratch, state)
+    _check_reached(state, plan)
     net.to("cpu").eval()
     prior.to("cpu")
-    return running
+    return {"steps": state.step, "loss": state.loss, **_held_out(net, prior, data, plan)}
+
+
+@torch.no_grad()
+def _held_out(net: Any, prior: Any, data: Data, plan: Plan) -> dict[str, Any]:
+    """Rate and distortion on the first batches of the evaluation split, if there are any."""
+    parts = []
+    for number, batch in zip(range(HELD_OUT), data.batches(plan.seed, "evaluation"), strict=False):
+        parts.append(torch.stack(_forward(net, prior, chunks_of(batch, plan.chunk), number)))
+    if not parts:
+        return {}
+    bits, error = torch.stack(parts).mean(0).tolist()
+    return {"held out: bits a weight": bits, "held out: squared error": error}
+
+
+def chunks_of(batch: Batch, width: int) -> torch.Tensor:
+    """The batch's chunks `x` float32 [n, width]. Raises CorecompressError for data of another kind or width."""
+    if "x" not in batch:
+        raise CorecompressError(
+            f"--data: gives {', '.join(batch)}; this encoder learns from chunks of weights: write weights:DIR"
+        )
+    x = torch.from_numpy(np.ascontiguousarray(batch["x"], np.float32))
+    if x.shape[1] != width:
+        raise CorecompressError(
+            f"--data: gives chunks of {x.shape[1]}, the encoder takes {width}; write weights(chunk={width}):DIR"
+        )
+    return x
+
+
+def _begin(net: Any, prior: Any, plan: Plan, device: torch.device) -> _State:
+    """At scalar quantisation with about the distortion that λ asks for, or where plan.scratch says."""
+    net.to(device).train()
+    step_size = (12 / plan.distortion / 2.0) ** 0.5
+    net.analysis.scale(1 / step_size)
+    net.synthesis.scale(step_size)
+    if not hasattr(prior, "log_scale"):
+        raise CorecompressError(f"--prior: a {type(prior).__name__} has no parameters that this training could move")
+    prior.to(device)
+    prior.log_scale = torch.tensor(float(np.log(1 / step_size)), device=device)
+    trained = [*net.parameters(), *(value.requires_grad_(True) for value in prior.parameters())]
+    optimizer = torch.optim.Adam(trained, lr=plan.rate)
+    state = _State(net, prior, optimizer)
+    if plan.scratch is not None and (plan.scratch / CHECKPOINT).exists():
+        _restore(state, load_file(plan.scratch / CHECKPOINT))
+    return state
+
+
+def _is_reached(state: _State, plan: Plan) -> bool:
+    return plan.target is not None and state.step > SETTLED and state.loss <= plan.target
+
+
+def _check_reached(state: _State, plan: Plan) -> None:
+    if plan.target is None or _is_reached(state, plan):
+        return
+    mend = "give it more steps, or a higher target"
+    if state.step < plan.steps and plan.scratch is not None:
+        _save(plan.scratch, state)
+        mend = "add --resume to go on"
+    raise CorecompressError(
+        f"--target-loss: {plan.target:g} was not reached in {state.step} steps (it is {state.loss:.4f}); {mend}"
+    )
 
 
 def _forward(net: Any, prior: Any, x: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,57 +151,65 @@ def _forward(net: Any, prior: Any, x: torch.Tensor, seed: int) -> tuple[torch.Te
     return prior.rate(noisy).mean(), (net.synthesis(noisy) - x).square().mean()
 
 
-def _ready_prior(prior: Any, deviation: float, device: torch.device) -> None:
-    """Begin with the width that the latents have."""
-    prior.to(device)
-    prior.log_scale = torch.tensor(float(np.log(deviation)), device=device)
-    for value in prior.parameters():
-        value.requires_grad_(True)
+def _rate(plan: Plan, step: int) -> float:
+    """The learning rate falls along half a cosine to a fiftieth."""
+    return plan.rate * (0.02 + 0.49 * (1 + math.cos(math.pi * step / plan.steps)))
 
 
-def _forever(data: Data, seed: int, skip: int) -> Iterator[torch.Tensor]:
+def _descend(state: _State, loss: torch.Tensor, rate: float) -> None:
+    """One step of Adam."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.zero_grad()
+    loss.backward()
+    state.optimizer.step()
+    value = float(loss.detach())
+    if not np.isfinite(value):
+        raise CorecompressError(
+            f"training: the loss is {value} at step {state.step}; look at the data, or ask for fewer bits"
+        )
+    state.loss = value if state.step == 0 else SMOOTH * state.loss + (1 - SMOOTH) * value
+    state.step += 1
+
+
+def _forever(data: Data, plan: Plan, skip: int) -> Iterator[torch.Tensor]:
     """Batches of the training split, again and again, each time in another order; `skip` of them are left out."""
     epoch = 0
     while True:
         count = 0
-        for batch in data.batches(seed + epoch, "training"):
+        for batch in data.batches(plan.seed + epoch, "training"):
             count += 1
             if count > skip:
-                yield torch.from_numpy(np.ascontiguousarray(batch["x"], np.float32))
+                yield chunks_of(batch, plan.chunk)
         if not count:
             raise CorecompressError("training: the data have no batch in their training part; give more data")
         epoch, skip = epoch + 1, max(skip - count, 0)
 
 
-def _resume(plan: Plan, net: Any, prior: Any, optimizer: Any, schedule: Any, device: torch.device) -> tuple[int, float]:
-    path = None if plan.scratch is None else plan.scratch / "training.safetensors"
-    if path is None or not path.exists():
-        return 0, 0.0
-    state = load_file(path)
-    names = dict(net.state_dict())
-    net.load_state_dict({name: state[f"net.{name}"] for name in names})
+CHECKPOINT = "training.safetensors"
+
+
+def _restore(state: _State, saved: dict[str, torch.Tensor]) -> None:
+    state.net.load_state_dict({name: saved[f"net.{name}"] for name in state.net.state_dict()})
     with torch.no_grad():
-        for number, value in enumerate(prior.parameters()):
-            value.copy_(state[f"prior.{number}"].to(device))
-    slots = optimizer.state_dict()
+        for number, value in enumerate(state.prior.parameters()):
+            value.copy_(saved[f"prior.{number}"].to(value.device))
+    slots = state.optimizer.state_dict()
     count = len(slots["param_groups"][0]["params"])
     slots["state"] = {
-        n: {key: state[f"adam.{n}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")} for n in range(count)
+        n: {key: saved[f"adam.{n}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")} for n in range(count)
     }
-    optimizer.load_state_dict(slots)
-    done = int(state["step"])
-    for _ in range(done):
-        schedule.step()
-    return done, float(state["running"])
+    state.optimizer.load_state_dict(slots)
+    state.step, state.loss = int(saved["step"]), float(saved["loss"])
 
 
-def _save(folder: Path, net: Any, prior: Any, optimizer: Any, schedule: Any, step: int, running: float) -> None:
-    state = {f"net.{name}": value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    state |= {f"prior.{n}": value.detach().cpu().clone() for n, value in enumerate(prior.parameters())}
-    for n, slot in optimizer.state_dict()["state"].items():
-        state |= {f"adam.{n}.{key}": value.detach().cpu().clone() for key, value in slot.items()}
-    state |= {"step": torch.tensor(step), "running": torch.tensor(running, dtype=torch.float64)}
+def _save(folder: Path, state: _State) -> None:
+    saved = {f"net.{name}": value.detach().cpu().contiguous() for name, value in state.net.state_dict().items()}
+    saved |= {f"prior.{n}": value.detach().cpu().clone() for n, value in enumerate(state.prior.parameters())}
+    for n, slot in state.optimizer.state_dict()["state"].items():
+        saved |= {f"adam.{n}.{key}": value.detach().cpu().clone() for key, value in slot.items()}
+    saved |= {"step": torch.tensor(state.step), "loss": torch.tensor(state.loss, dtype=torch.float64)}
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "training.tmp"
-    save_file(state, temporary)
-    temporary.replace(folder / "training.safetensors")
+    save_file(saved, temporary)
+    temporary.replace(folder / CHECKPOINT)

@@ -76,14 +76,21 @@ class ShapePrior:
         self.shape = {name: value.detach().to(device) for name, value in self.shape.items()}
 
     def fit(self, symbols: Any, context: Any = None, weights: Any = None) -> None:
-        """Maximum likelihood for latents [n] (whole, or whole and a half) that count `weights` [n] times each."""
+        """Maximum likelihood for latents [n] (whole, or whole and a half) that count `weights` [n] times each.
+
+        Those beyond REACH, which every table escapes, tell nothing; where there are no others the scale is theirs.
+        """
         latents, classes, counts = _histogram(symbols, context, weights)
         self.by_class = context is not None
         if not counts.size:
             return
         if context is None:
-            second = float((counts * latents**2).sum() / counts.sum())
+            second = float((counts * np.minimum(latents**2, 4 * REACH**2)).sum() / counts.sum())
             self.log_scale = torch.tensor(0.5 * np.log(max(second, 1e-2)), dtype=torch.float32)
+        near = np.abs(latents) <= REACH
+        if not near.any():
+            return
+        latents, classes, counts = latents[near], None if classes is None else classes[near], counts[near]
         trained = [value.requires_grad_(True) for value in self.parameters()]
         z, w = torch.from_numpy(latents).float(), torch.from_numpy(counts / counts.sum()).float()
         c = None if classes is None else torch.from_numpy(classes)
