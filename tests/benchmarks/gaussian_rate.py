@@ -3,7 +3,7 @@
     python tests/benchmarks/gaussian_rate.py [-o DIR] [--samples 200000] [--rates BITS…] [--seeds 0 1 2]
     python tests/benchmarks/gaussian_rate.py --decode CHECKPOINT…       # decoding speed against states, real tensors
 
-A checkpoint of one matrix of N(0, 1), columns of 2,500, is compressed with `vae(encoder=identity, quantizer=…)` and
+A checkpoint of one matrix of N(0, 1), columns of 1,000, is compressed with `vae(encoder=identity, quantizer=…)` and
 restored: rate = 8 × bytes of the tensor's payload / samples, D = mean squared error of what was restored, gap = rate −
 ½·log2(1/D) bits above D = 2^(−2R). What a folder has once (the coder's frequency tables) stands in a column of its own:
 it is a constant, whatever the number of weights. Writes DIR/gaussian_rate.png, gaussian_rate.md and .json.
@@ -33,7 +33,7 @@ QUANTISERS = ("scalar", *(f"trellis(states={n})" for n in (4, 8, 16, 32, 64)))
 RATES = (1.3, 1.65, 2.0, 2.5, 3.0, 3.7, 4.4)
 ASKED = {"trellis(states=8)": 0.09, "trellis(states=32)": 0.06}
 PUBLISHED = {"Lloyd-Max": (2.0, 0.1175), "QuIP# E8P": (2.0, 0.089), "QTIP": (2.0, 0.069)}
-ROWS = 2500
+ROWS = 1000
 NAME = "layer.weight"
 
 

@@ -79,7 +79,7 @@ class Bench:
     ) -> Row:
         """Compress with a recipe, with the calibration split or without data. more(compressed folder): further figures;
         about: what the row says besides. A row that fails says why, and is tried again the next time."""
-        asked = ("recipe", recipe, calibrated, code_version(recipe), more.__name__ if more else "")
+        asked = ("recipe", *completed(recipe), calibrated, more.__name__ if more else "")
         head = {"name": recipe + ("" if calibrated else ", no data"), "kind": "recipe", **(about or {})}
 
         def make(place: Path) -> Row:
@@ -205,10 +205,12 @@ def about_peer(name: str, python: str, source: Path) -> Row:
     return answer
 
 
-def code_version(recipe: str) -> str:
-    """Of the coder and of the packages that a recipe's stages come from: a digest of their source."""
+def completed(recipe: str) -> tuple[str, str]:
+    """What a recipe does: its stages with all their options, and a digest of the source of the packages that they come
+    from and of the coder."""
     resolved = resolve(parse(recipe), registry())
     stages = [*resolved.model_stages, *(stage for _, stage in resolved.rules)]
+    patterns = [(rule.patterns, stage.spec.name) for rule, stage in resolved.rules]
     names = {stage.provided.component.target.partition(":")[0].partition(".")[0] for stage in stages}
     files: list[Path] = []
     for name in sorted({"corecompress.coding", *names}):
@@ -216,7 +218,8 @@ def code_version(recipe: str) -> str:
         assert spec is not None
         places = spec.submodule_search_locations or [str(spec.origin)]
         files += [path for place in places for path in sorted(Path(place).rglob("*.py"))]
-    return hash_bytes(*(path.read_bytes() for path in files))[:16]
+    code = hash_bytes(*(path.read_bytes() for path in files))
+    return repr(([(stage.spec.name, stage.options) for stage in stages], patterns)), code
 
 
 def badness(row: Row, axis: str) -> float:

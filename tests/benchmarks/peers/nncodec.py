@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from adapter import TABLES, Options, linear_names, load, main, save
 
-SHARES = (0.05, 0.1, 0.15, 0.25, 0.35, 0.5)
+SHARES = (0.045, 0.09, 0.135, 0.25, 0.32, 0.5)
 """Default steps, in root mean squares of the linear layers."""
 
 
@@ -51,7 +51,7 @@ def runs(source: Path) -> list[Options]:
     linear = [tensors[name].float() for name in linear_names(tensors)]
     width = math.sqrt(sum(float(t.square().sum()) for t in linear) / sum(t.numel() for t in linear))
     steps = [nearest(share * width) for share in SHARES]
-    both = [nearest(share * width) for share in (0.1, 0.15, 0.25)]
+    both = [nearest(share * width) for share in (0.09, 0.135, 0.25)]
     return [{"qp": str(qp)} for qp in steps] + [{"qp": str(qp), "tables": "coded"} for qp in both]
 
 
