@@ -140,7 +140,9 @@ class Bench:
     @cached_property
     def windows(self) -> Path:
         """Token ids out of the calibration split, for peers."""
-        path, rows = self.out / "windows.npy", []
+        path, rows = self.out / f"windows-{self._digest(())}.npy", []
+        if path.exists():
+            return path
         data = open_data(self.spec, self.source)
         for batch in data.batches(0, "calibration"):
             if self.task != "causal-lm":
@@ -148,7 +150,9 @@ class Bench:
             rows.append(np.asarray(batch["input_ids"]))
             if sum(map(len, rows)) >= WINDOWS:
                 break
-        np.save(path, np.concatenate(rows)[:WINDOWS] if rows else np.zeros((0, 0), np.int64))
+        scratch = path.with_name("tmp-" + path.name)
+        np.save(scratch, np.concatenate(rows)[:WINDOWS] if rows else np.zeros((0, 0), np.int64))
+        scratch.replace(path)
         return path
 
     def _row(self, head: Row, asked: tuple[object, ...], make: Callable[[Path], Row]) -> Row:

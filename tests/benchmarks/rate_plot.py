@@ -12,7 +12,7 @@ from corecompress.report.plots import COLOURS, DPI, GREY, MARKERS
 
 Curves = dict[str, list[tuple[float, float]]]
 LABELS = {
-    "linear": "bits a weight of the linear layers\n(scales and coder's tables counted; tables of embeddings kept exactly)",
+    "linear": "bits a weight of the linear layers\n(scales and the coder's tables counted; embeddings kept exactly)",
     "whole": "bits a weight of the whole folder\n(every file that is needed, over all parameters)",
 }
 REFERENCES = ("ecsq",)

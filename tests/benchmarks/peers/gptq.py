@@ -1,6 +1,8 @@
 """GPTQ through llmcompressor: bits=3…8, group=64, windows=64 out of the calibration split.
 
 Asymmetric, in the packed form of compressed-tensors. Causal language models only.
+
+    pip install torch llmcompressor
 """
 
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""HQQ (half-quadratic quantisation, no data): bits=8|4|3|2|1, group=64; its packed integers, scale and zero float16."""
+"""HQQ (half-quadratic quantisation, no data): bits=8|4|3|2|1, group=64; its packed integers, scale and zero float16.
+
+pip install torch transformers accelerate safetensors termcolor tqdm && pip install --no-deps hqq
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,10 @@
 """NNCodec (ISO/IEC 15938-17, Neural Network Coding) with its trellis-coded quantisation: qp=N, tables=raw|coded.
 
-A step is (4 + qp mod 4) · 2^(⌊qp / 4⌋ − 2). Needs numpy below 2. Its torchvision is used by loaders of data sets only;
-where there is none, an empty module stands for it.
+A step is (4 + qp mod 4) · 2^(⌊qp / 4⌋ − 2). Its torchvision is used by loaders of data sets only; where there is none
+(beside a CPU build of torch it is awkward), an empty module stands for it.
+
+    pip install torch 'numpy<2' safetensors pandas h5py scikit-learn click tqdm torchmetrics 'opencv-python-headless<4.11'
+    pip install --no-deps ptflops nncodec
 """
 
 import contextlib

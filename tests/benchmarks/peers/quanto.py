@@ -1,4 +1,7 @@
-"""optimum-quanto: type=qint8|qint4|qint2, stored as its own state dict and quantisation map."""
+"""optimum-quanto: type=qint8|qint4|qint2, stored as its own state dict and quantisation map.
+
+pip install torch transformers optimum-quanto safetensors
+"""
 
 import json
 from pathlib import Path

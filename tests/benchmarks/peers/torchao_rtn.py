@@ -1,6 +1,8 @@
 """torchao, round to nearest in groups with a zero point: bits=2…8, group=32.
 
 torchao keeps one integer a byte; they are packed here, `bits` each, zero points too; scales are float16.
+
+    pip install torch torchao safetensors numpy
 """
 
 from pathlib import Path
