@@ -149,6 +149,7 @@ def _convert(value: Any, kind: Any) -> Any:
                 continue
     elif get_origin(kind) is Literal:
         word = value.name if isinstance(value, Spec) and not value.options else value
+        word = "none" if word is None else word
         if word in get_args(kind) and type(word) in {type(choice) for choice in get_args(kind)}:
             return word
     elif get_origin(kind) in (tuple, list):
