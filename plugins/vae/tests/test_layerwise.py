@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import tiny
 import vae_models
-from corecompress_vae import calibrate, layerwise
-from corecompress_vae.skeleton import CantWalk, Walk
 
 from corecompress.api import open_data
 from corecompress.checkpoint import open_checkpoint
 from corecompress.components import Job
 from corecompress.errors import CorecompressError
 from corecompress.progress import Silent
+from corecompress_vae import calibrate, layerwise
+from corecompress_vae.skeleton import Walk
 
 S = {**vae_models.SIZE, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "max_position_embeddings": 130}
 KV = {**S, "num_key_value_heads": 1, "head_dim": 16}

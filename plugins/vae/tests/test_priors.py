@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from corecompress_vae.class_prior import ClassPrior
-from corecompress_vae.classes import CLASSES, ZERO
-from corecompress_vae.tables import ROWS, SYMBOLS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corecompress.errors import CorecompressError, CorruptData
 from corecompress.plugins import registry
 from corecompress.recipe import build, parse_spec
+from corecompress_vae.class_prior import ClassPrior
+from corecompress_vae.classes import CLASSES, ZERO
+from corecompress_vae.tables import ROWS, SYMBOLS
 
 NAMES = ("gaussian", "laplace", "logistic-mixture", "factorized", "hierarchical", "hadamard")
 SHAPES = ("normal", "laplace", "student", "skewed", "constant", "few", "huge")

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from corecompress.components import BITS, TensorInfo
+from corecompress.errors import CorruptData
+from corecompress.plugins import registry
+from corecompress.recipe import build, parse_spec
 from corecompress_vae import rotation
 from corecompress_vae.chunks import fit_codes, from_chunks, to_chunks
 from corecompress_vae.class_prior import ClassPrior
@@ -17,14 +25,6 @@ from corecompress_vae.stream import decode_levels, encode_levels, walk
 from corecompress_vae.tables import ROWS, SYMBOLS, ClassTables
 from corecompress_vae.trellis import POLYNOMIALS, trellis
 from corecompress_vae.values import from_float32, to_bf16, to_float32
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-
-from corecompress.components import BITS, TensorInfo
-from corecompress.errors import CorruptData
-from corecompress.plugins import registry
-from corecompress.recipe import build, parse_spec
 
 STATES = st.sampled_from([1, *POLYNOMIALS])
 SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 40))
