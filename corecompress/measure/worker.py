@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corecompress.errors import CorecompressError
-from corecompress.measure.outputs import AUTO, Outputs, Rows
+from corecompress.measure.outputs import Outputs, Rows, auto_class
 
 
 def main() -> None:
@@ -62,8 +62,8 @@ def _say(answers: TextIO, value: dict[str, Any]) -> None:
 def _import(architecture: str) -> None:
     """All that takes long and is the same for both sides.
 
-    The garbage collector would look again and again at what imports leave behind, a quarter of their time. What is there
-    afterwards stays for good, in both forked processes.
+    The garbage collector would look again and again at what imports leave behind, which takes a quarter of their time.
+    What is there afterwards stays for good, in both forked processes.
     """
     gc.disable()
     import torch
@@ -89,7 +89,8 @@ def _load(folder: str, original: str, task: Any, dtype: str, device: str | None,
 
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        model = load_model(Path(folder), AUTO[task], dtype=dtype if dtype == "auto" else getattr(torch, dtype))
+        cls = auto_class(task, Path(folder))
+        model = load_model(Path(folder), cls, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
         model = model.eval().to(chosen)
     except CorecompressError:
         raise
