@@ -114,6 +114,7 @@ def test_a_comparison_goes_on_and_shows_what_failed(cli: Callable[..., Any], tmp
     rows = {row["name"]: row for row in found["rows"]}
     assert rows["lossless"]["metrics"]["kl"]["value"] == 0
     assert rows["copy"]["metrics"]["kl"]["value"] == 0
+    assert rows["copy"]["family"] == "copy"
     assert rows["step(bits=2)"]["metrics"]["kl"]["value"] > rows["step(bits=4)"]["metrics"]["kl"]["value"] > 0
     assert rows["step(bits=2)"]["bytes"] < rows["step(bits=4)"]["bytes"] < found["source"]["bytes"]
     assert rows["step(bits=2)"]["family"] == rows["step(bits=4)"]["family"] == "step"
@@ -137,3 +138,17 @@ def test_bad_input_is_one_line(refused: Callable[..., str], tmp_path: Path) -> N
     assert "nothing to compare" in refused("compare", "demo", *data)
     assert "named twice" in refused("compare", "demo", "-r", "lossless", "-r", "lossless", *data)
     assert "NAME=DIR" in refused("compare", "demo", "--against", "somewhere", *data)
+
+
+def test_folders_that_differ_in_a_number_are_one_curve_and_one_alone_keeps_its_name() -> None:
+    from corecompress.measure.compare import _of_folders
+
+    names = ["gptq-3bit", "gptq-4bit", "fp16", "awq"]
+    found = {row.name: row.family for row in _of_folders({name: Path(name) for name in names})}
+    assert found == {"gptq-3bit": "gptq", "gptq-4bit": "gptq", "fp16": "fp16", "awq": "awq"}
+
+
+def test_a_figure_that_is_nearly_one_is_not_printed_as_one() -> None:
+    from corecompress.report.units import human_figure
+
+    assert [human_figure(x) for x in (1, 0.9999996, 0.9994, 25.934)] == ["1", "1 − 4e-07", "0.9994", "25.93"]
