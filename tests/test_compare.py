@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import tiny
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corecompress.measure.frontier import pareto, savings
@@ -53,6 +53,7 @@ def report(points: dict[str, list[tuple[float, float]]], better: str = "lower") 
     return {"axis": "q", "metrics": {"q": {"better": better}}, "rows": rows}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 50)), min_size=1, max_size=30))
 def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
     front = pareto([(float(a), float(b)) for a, b in points])
@@ -79,6 +80,7 @@ def test_higher_is_better_is_turned_around_and_zero_is_left_out() -> None:
     assert [(s.family, s.against, s.bytes) for s in found] == [("a", "b", pytest.approx(200))]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(1, 1e9), st.floats(1e-9, 10)), min_size=2, max_size=9), st.floats(1e-9, 10))
 def test_an_interpolated_size_lies_between_measured_ones(curve: list[tuple[float, float]], quality: float) -> None:
     for s in savings(report({"a": curve, "b": [(1000.0, quality)]})):

@@ -100,7 +100,7 @@ def _of_recipe(text: str) -> Wanted:
 
 
 def _of_folders(against: dict[str, Path]) -> list[Wanted]:
-    """Folders whose names differ in a number at the end (gptq-3, gptq-4) are one curve; one by itself keeps its name."""
+    """Folders whose names differ in the number at their end (gptq-3, gptq-4) are one curve; others keep their names."""
     families = {name: re.sub(r"[\s_:,-]*\d+(\.\d+)?\s*-?(bits?|b)?$", "", name) or name for name in against}
     alone = {name for name, family in families.items() if list(families.values()).count(family) == 1}
     return [Wanted(n, n if n in alone else families[n], n, folder=path) for n, path in against.items()]
