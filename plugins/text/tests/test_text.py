@@ -432,7 +432,7 @@ def test_the_report_tells_what_the_model_will_see(tmp_path: Path, minilm: Path) 
     for split, windows, tokens in zip(shown["split"], shown["windows"], shown["tokens"], strict=True):
         assert windows == tokens // 32
         assert not windows or windows == sum(len(b["input_ids"]) for b in component.batches(0, split))
-    assert set(shown["longest"]) == {34, 0}  # 30 words, "number", n, ".", </s>
+    assert set(shown["longest"]) == {33, 0}  # 30 words, "number", n, "."
     cut = data(f"text(length=20, form=sentences):{path}", minilm).report()
     assert 0 < float(cut.figures["cut off behind the length"].split()[0]) < 100
 
