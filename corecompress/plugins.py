@@ -26,7 +26,7 @@ from corecompress.components import Component, Kind
 from corecompress.errors import CorecompressError
 from corecompress.hookspecs import ENTRY_POINT_GROUP, HOOK_API, HOOKS
 
-BUNDLED = frozenset({"corecompress-lossless", "corecompress-text", "corecompress-vae", "corecompress-distill"})
+BUNDLED = frozenset(f"corecompress-{name}" for name in ("lossless", "text", "captioned", "vae", "distill"))
 """Distributions that are released with the core; a name of theirs can't be taken by another."""
 
 

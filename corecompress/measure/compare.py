@@ -61,7 +61,7 @@ def compare(
     from corecompress.report.comparison import write_markdown, write_page
     from corecompress.report.plots import write_plots
 
-    wanted = [*(_of_recipe(text) for text in recipes), *(_of_folder(name, path) for name, path in against.items())]
+    wanted = [*(_of_recipe(text) for text in recipes), *_of_folders(against)]
     if not wanted:
         raise CorecompressError("nothing to compare; name recipes with -r, or folders with --against NAME=DIR")
     twice = [row.name for row in wanted if [w.name for w in wanted].count(row.name) > 1]
@@ -98,9 +98,11 @@ def _of_recipe(text: str) -> Wanted:
     return Wanted(text, family_of(recipe), text.strip(), recipe=text)
 
 
-def _of_folder(name: str, folder: Path) -> Wanted:
-    family = re.sub(r"[\s_:,-]*\d+(\.\d+)?\s*-?(bits?|b)?$", "", name) or name
-    return Wanted(name, family, name, folder=folder)
+def _of_folders(against: dict[str, Path]) -> list[Wanted]:
+    """Folders whose names differ in the number at their end (gptq-3, gptq-4) are one curve; others keep their names."""
+    families = {name: re.sub(r"[\s_:,-]*\d+(\.\d+)?\s*-?(bits?|b)?$", "", name) or name for name in against}
+    alone = {name for name, family in families.items() if list(families.values()).count(family) == 1}
+    return [Wanted(n, n if n in alone else families[n], n, folder=path) for n, path in against.items()]
 
 
 def family_of(recipe: Recipe) -> str:

@@ -33,6 +33,13 @@ AUTO = {
 }
 
 
+def auto_class(task: str, folder: Path) -> str | None:
+    """The class of transformers to load a folder with; None: the one that its config.json names, as for an encoder that
+    is half of a model (T5EncoderModel), of which AutoModel would make the whole."""
+    named = str((json.loads((folder / "config.json").read_bytes()).get("architectures") or [""])[0])
+    return None if task == "sentence-encoder" and named.endswith("EncoderModel") else AUTO[task]
+
+
 @dataclass(frozen=True)
 class Rows:
     """values: float32 tensor [rows, width]; targets: the right index of each row, int64, −1 where there is none;
@@ -152,14 +159,21 @@ class Outputs:
         return Rows(_pool(hidden, mask, self.pooling), np.full(len(documents), -1), documents, self.task)
 
     def _other(self, batch: dict[str, NDArray[Any]], random: np.random.Generator) -> Rows:
+        import torch
+
         known = inspect.signature(self.model.forward).parameters
         passed = {key: self._tensor(value) for key, value in batch.items() if key in known and value.dtype != object}
         if not passed:
             names = ", ".join(batch)
             raise CorecompressError(f"--data: the model's forward takes none of what it holds ({names})")
-        out = self.model(**passed)
-        values = [value for value in out.values() if hasattr(value, "is_floating_point") and value.is_floating_point()]
-        rows = values[0].float().reshape(len(next(iter(passed.values()))), -1)
+        try:
+            out = self.model(**passed)
+        except Exception as problem:
+            reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
+            raise CorecompressError(f"--data: {', '.join(passed)} alone the model can't run on ({reason})") from None
+        count = len(next(iter(passed.values())))
+        found = [v for v in out.values() if hasattr(v, "is_floating_point") and v.is_floating_point() and v.ndim]
+        rows = torch.cat([value.float().reshape(count, -1) for value in found if len(value) == count], 1)
         documents = batch["document"]
         return Rows(rows, np.full(len(rows), -1), _by_token(documents, (len(rows), 1)).max(1), self.task)
 

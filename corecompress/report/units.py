@@ -20,7 +20,9 @@ def human_seconds(seconds: float) -> str:
 
 
 def human_figure(value: float, digits: int = 4) -> str:
-    """A measured figure in so many significant digits: "25.93", "0.01234", "0", "2.1e-05"."""
+    """A measured figure in so many significant digits: "25.93", "0.01234", "0", "2.1e-05", "1 − 3.8e-07"."""
     if value == 0:
         return "0"
+    if value != 1 and f"{value:.{digits}g}" == "1" and digits > 2:  # a cosine that is nearly, but not exactly, 1
+        return f"1 {'−' if value < 1 else '+'} {abs(1 - value):.2g}"
     return f"{value:.{digits}g}" if 1e-4 <= abs(value) < 1e6 else f"{value:.{digits - 1}e}"
