@@ -10,7 +10,10 @@ from typing import TextIO
 class Silent:
     """Says nothing but what must be read: warnings go to standard error."""
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int, unit: str = "bytes") -> None:
+        pass
+
+    def describe(self, what: str) -> None:
         pass
 
     def advance(self, amount: int) -> None:
@@ -29,9 +32,12 @@ class Lines(Silent):
         self._out = out or sys.stderr
         self._what, self._total, self._done, self._last = "", 0, 0, 0.0
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int, unit: str = "bytes") -> None:
         self._what, self._total, self._done, self._last = what, total, 0, time.monotonic()
         print(f"{what} …", file=self._out)
+
+    def describe(self, what: str) -> None:
+        self._what = what
 
     def advance(self, amount: int) -> None:
         self._done += amount
