@@ -101,8 +101,11 @@ class Progress(Protocol):
     def advance(self, amount: int) -> None:
         """So much more is done."""
 
+    def say(self, line: str) -> None:
+        """A fact for whoever watches; --quiet leaves it out."""
+
     def note(self, line: str) -> None:
-        """A warning or a fact that a person should read."""
+        """A warning that a person should read, --quiet or not."""
 
 
 @dataclass(frozen=True)

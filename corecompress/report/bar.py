@@ -66,5 +66,8 @@ class Bar:
     def advance(self, amount: int) -> None:
         self._bar.advance(self._task, amount)
 
+    def say(self, line: str) -> None:
+        self.note(line)
+
     def note(self, line: str) -> None:
         self._bar.console.print(line, markup=False, highlight=False)
