@@ -11,6 +11,7 @@ cosine as in distill. Prints the process's CPU seconds of training.
 
 import sys
 import time
+from pathlib import Path
 
 
 def sentences(text: str, out: str) -> None:
@@ -37,7 +38,7 @@ def train(teacher_folder: str, text: str, out: str, updates: str = "1534", rate:
     )
     from sentence_transformers.losses import MSELoss
 
-    lines = open(text, encoding="utf-8").read().splitlines()
+    lines = Path(text).read_text(encoding="utf-8").splitlines()
     teacher, student = (SentenceTransformer(teacher_folder, device="cpu") for _ in range(2))
     student.max_seq_length = teacher.max_seq_length = 128
     model = student[0].auto_model
