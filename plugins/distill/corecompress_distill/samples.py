@@ -43,15 +43,18 @@ class Samples:
         return itertools.islice(self._batches(), start, None)
 
     def _batches(self) -> Iterator[Sample]:
-        pool: list[Sample] = []
-        most = max(POOL // self.micro, 1) * self.micro
-        endless = itertools.chain.from_iterable(self._epoch(epoch) for epoch in itertools.count())
-        for number in itertools.count():
-            pool = list(itertools.islice(endless, most))
-            pool.sort(key=length_of)
-            order = np.random.default_rng([self.seed, number]).permutation(len(pool) // self.micro)
-            for at in order * self.micro:
-                yield collate(pool[at : at + self.micro], self.pad)
+        """Pools sorted by length and cut into batches, these in any order; what makes no whole batch waits for the
+        next pool. No pool is of two epochs, else a batch would hold a sample twice."""
+        waiting: list[Sample] = []
+        numbers = itertools.count()
+        for epoch in itertools.count():
+            samples = self._epoch(epoch)
+            while chunk := list(itertools.islice(samples, POOL)):
+                pool = waiting + chunk
+                whole = len(pool) // self.micro
+                pool, waiting = sorted(pool[: whole * self.micro], key=length_of), pool[whole * self.micro :]
+                for at in np.random.default_rng([self.seed, next(numbers)]).permutation(whole) * self.micro:
+                    yield collate(pool[at : at + self.micro], self.pad)
 
     def _epoch(self, epoch: int) -> Iterator[Sample]:
         """Every sample once, the splits in turns."""

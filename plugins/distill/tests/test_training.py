@@ -302,3 +302,23 @@ def test_two_processes_learn_the_same(launcher: str, bert: Path, text: str, tmp_
     assert logs[1]["processes"] == 2
     assert logs[1]["losses"] == pytest.approx(logs[0]["losses"], rel=0.2)
     assert not list(tmp_path.glob("two.*"))
+
+
+def test_every_sample_is_seen_once_an_epoch_and_from_any_batch_on(bert: Path, text: str) -> None:
+    from corecompress.api import open_data
+    from corecompress_distill.samples import Samples
+
+    samples = Samples(open_data(text, bert), 5, 8, 0)
+    count, tokens = samples.size
+    endless = samples.batches()
+    batches = [next(endless) for _ in range(2 * (count // 8))]
+    seen = [
+        tuple(ids[mask > 0]) for b in batches for ids, mask in zip(b["input_ids"], b["attention_mask"], strict=True)
+    ]
+    assert len(set(seen[: count // 8 * 8])) == count // 8 * 8
+    assert abs(sum(map(len, seen)) / 2 - tokens) < 0.1 * tokens
+    assert all(len({row.tobytes() for row in b["input_ids"]}) == 8 for b in batches)
+    padding = sum((b["attention_mask"] == 0).sum() for b in batches) / sum(b["attention_mask"].size for b in batches)
+    assert padding < 0.1
+    later = samples.batches(5)
+    assert (next(later)["input_ids"] == batches[5]["input_ids"]).all()
