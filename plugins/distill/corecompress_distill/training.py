@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from corecompress.components import Progress
+from corecompress.errors import CorecompressError
 from corecompress_distill.checkpoints import Checkpoints, State
 from corecompress_distill.inputs import Inputs
 
@@ -49,7 +50,7 @@ def make_optimizer(model: torch.nn.Module, schedule: Schedule) -> torch.optim.Op
 
 
 def update(accelerator: Any, model: Any, optimizer: Any, schedule: Schedule, step: int, inputs: list[Inputs]) -> float:
-    """Update number `step` on some forward passes; the mean loss."""
+    """Update number `step` on some forward passes; the mean loss. Raises CorecompressError where it is no number."""
     for group in optimizer.param_groups:
         group["lr"] = schedule.learning_rate * schedule.rate(step)
     total = 0.0
@@ -62,6 +63,11 @@ def update(accelerator: Any, model: Any, optimizer: Any, schedule: Schedule, ste
             optimizer.step()
             optimizer.zero_grad()
             total += float(loss.detach()) / len(inputs)
+    if not math.isfinite(total):
+        raise CorecompressError(
+            f"distill: the loss of update {step + 1} is {total}; start again (--force) with a lower learning_rate or "
+            "precision=float32"
+        )
     return total
 
 

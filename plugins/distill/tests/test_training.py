@@ -117,6 +117,13 @@ def test_the_best_step_is_the_one_that_is_kept(bert: Path, text: str, tmp_path: 
     assert any(f"the best step on the evaluation split was {best}" in line for line in listener.lines)
 
 
+def test_a_loss_that_is_no_number_ends_it(text: str, tmp_path: Path) -> None:
+    broken = save(tmp_path / "broken", "bert", lambda model: model.encoder.layer[0].output.dense.bias.fill_(torch.nan))
+    with pytest.raises(CorecompressError, match="loss of update 1 is nan.*learning_rate"):
+        distil(broken, "layers=2, steps=3", text, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_accumulation_changes_nothing_but_memory(bert: Path, text: str, tmp_path: Path) -> None:
     asked = "layers=2, steps=4, batch=8, precision=float32, objectives=[hidden, similarity(weight=0.001)]"
     whole, parts = (distil(bert, f"{asked}, accumulate={n}", text, tmp_path / str(n)) for n in (1, 4))
