@@ -92,14 +92,20 @@ class Tensor:
 class Progress(Protocol):
     """Where a long step reports to."""
 
-    def start(self, what: str, total: int) -> None:
-        """A step begins: `total` bytes (or steps) will be done."""
+    def start(self, what: str, total: int, unit: str = "bytes") -> None:
+        """A step begins: `total` bytes (or steps, batches, … as `unit` says) will be done."""
+
+    def describe(self, what: str) -> None:
+        """The step under way is called that from now on: how far it is, in the step's own terms (a loss)."""
 
     def advance(self, amount: int) -> None:
         """So much more is done."""
 
+    def say(self, line: str) -> None:
+        """A fact for whoever watches; --quiet leaves it out."""
+
     def note(self, line: str) -> None:
-        """A warning or a fact that a person should read."""
+        """A warning that a person should read, --quiet or not."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,8 @@ class Job:
     data: the component that --data names, or None; scratch: a folder that survives an interruption (--resume);
     cache: a folder for what depends on source, data and seed but on no option of the recipe, so that several runs can
     share it (--cache); whoever keeps something there names it by a digest of all that it depends on;
-    overhead: bytes that the output holds besides the payloads of `tensors` (files that go along, manifest, headers).
+    overhead: bytes that the output holds besides the payloads of `tensors` (files that go along, manifest, headers);
+    target_loss: where training may stop early (--target-loss), or None.
     """
 
     source: Checkpoint
@@ -122,6 +129,7 @@ class Job:
     progress: Progress
     cache: Path
     overhead: int = 0
+    target_loss: float | None = None
 
 
 class TensorCompressor(Protocol):
@@ -167,7 +175,15 @@ class ModelCompressor(Protocol):
     Options: ClassVar[type[Any]] = NoOptions
 
     def compress(self, job: Job, out: Path) -> None:
-        """Write an ordinary Hugging Face checkpoint (config.json, safetensors) into the empty folder `out`."""
+        """Write an ordinary Hugging Face checkpoint (config.json, safetensors) into the empty folder `out`.
+
+        Under torchrun or accelerate launch it is called on every rank with the same paths; it returns when the
+        checkpoint is there."""
+
+    def plan(self, job: Job) -> Mapping[str, Any]:
+        """What `compress` would make and cost, as figures by name for `corecompress plan`; nothing is kept. Names
+        that end in "bytes" or "seconds" are shown as such."""
+        return {}
 
 
 Batch = Mapping[str, Any]

@@ -54,8 +54,8 @@ def code_tensors(run: Run, checkpoint: Checkpoint) -> None:
     stored = [s for s in checkpoint.stored() if s.info.name in routing.number_of]
     budget = memory_budget(routing, [s.info for s in stored], run.settings)
     source = describe_source(checkpoint, run.progress)
-    identity = _identity(run, source, routing)
-    journal = Journal.resume(run.partial, identity) if run.settings.resume else Journal(run.partial, identity)
+    known = identity(run, source, (*run.resolved.model_stages, *routing.stages))
+    journal = Journal.resume(run.partial, known) if run.settings.resume else Journal(run.partial, known)
     keys = [STATE.format(n) for n in range(len(routing.stages))] + [s.info.name + SUFFIX for s in stored]
     writer = PayloadWriter(run.partial, keys, 2 * checkpoint.nbytes, journal, run.settings.shard_bytes)
     states = _prepare(run, checkpoint, routing, writer)
@@ -103,9 +103,8 @@ def describe_source(checkpoint: Checkpoint, progress: Progress) -> dict[str, Any
     }
 
 
-def _identity(run: Run, source: dict[str, Any], routing: Routing) -> dict[str, Any]:
+def identity(run: Run, source: dict[str, Any], stages: tuple[Stage, ...]) -> dict[str, Any]:
     """What must be the same for a killed run to go on."""
-    stages = (*run.resolved.model_stages, *routing.stages)
     return {
         "corecompress": corecompress.__version__,
         "format": FORMAT,

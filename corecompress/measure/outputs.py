@@ -70,8 +70,8 @@ class Outputs:
     def __init__(self, model: Any, task: Task, folder: Path, seed: int):
         self.model, self.task, self.folder, self.seed = model, task, folder, seed
         self.device = next(model.parameters()).device
-        self.mask_id = _mask_id(folder) if task == "masked-lm" else 0
-        self.pooling = _pooling(folder)
+        self.mask_id = mask_id(folder) if task == "masked-lm" else 0
+        self.pooling = pooling_of(folder)
 
     def of(self, batch: dict[str, NDArray[Any]], number: int) -> Iterator[Rows]:
         """The rows of a batch, in pieces that fit into memory."""
@@ -156,7 +156,7 @@ class Outputs:
         mask = self._tensor(batch["attention_mask"])
         hidden = self.model(input_ids=self._tensor(batch["input_ids"]), attention_mask=mask).last_hidden_state.float()
         documents = _by_token(batch["document"], batch["input_ids"].shape).max(1)
-        return Rows(_pool(hidden, mask, self.pooling), np.full(len(documents), -1), documents, self.task)
+        return Rows(pool(hidden, mask, self.pooling), np.full(len(documents), -1), documents, self.task)
 
     def _other(self, batch: dict[str, NDArray[Any]], random: np.random.Generator) -> Rows:
         import torch
@@ -194,7 +194,8 @@ def _pick(logits: Any, keep: NDArray[np.bool_]) -> Any:
     return logits[torch.from_numpy(keep).to(logits.device)].float()
 
 
-def _mask_id(folder: Path) -> int:
+def mask_id(folder: Path) -> int:
+    """The id of the tokenizer's mask token. Raises CorecompressError where there is none."""
     from transformers import AutoTokenizer
 
     try:
@@ -209,7 +210,7 @@ def _mask_id(folder: Path) -> int:
     return int(found)
 
 
-def _pooling(folder: Path) -> str:
+def pooling_of(folder: Path) -> str:
     """How a sentence-transformers folder pools: mean, cls, max or last."""
     path = folder / "1_Pooling" / "config.json"
     if not path.exists():
@@ -219,7 +220,7 @@ def _pooling(folder: Path) -> str:
     return next((mode for key, mode in modes.items() if config.get(f"pooling_mode_{key}")), "mean")
 
 
-def _pool(hidden: Any, mask: Any, pooling: str) -> Any:
+def pool(hidden: Any, mask: Any, pooling: str) -> Any:
     """[n, length, width] -> [n, width]."""
     import torch
 

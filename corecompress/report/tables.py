@@ -52,12 +52,17 @@ def compressed_table(summary: Summary, seconds: float | None = None) -> Renderab
         table.add_row(
             what, human_bytes(before), human_bytes(after), _saved(before, after), style="bold" if what == "all" else ""
         )
-    before_bits = 8 * summary.source_bytes / summary.parameters if summary.parameters else math.nan
+    parameters = summary.source_parameters or summary.parameters
+    if parameters != summary.parameters:
+        table.add_row(
+            "parameters", f"{parameters:,}", f"{summary.parameters:,}", _saved(parameters, summary.parameters)
+        )
+    before_bits = 8 * summary.source_bytes / parameters if parameters else math.nan
     table.add_row("bits per weight", f"{before_bits:.2f}", f"{summary.bits_per_weight:.2f}", "")
     took = f" in {human_seconds(seconds)}" if seconds is not None else ""
     count = len(summary.tensors)
     lines = [f"{summary.path}: {count} tensors, {summary.parameters:,} parameters, recipe {summary.recipe}{took}"]
-    if seconds is not None:
+    if seconds is not None and summary.kind == "compressed":
         lines.append("Every tensor was decoded again and checked.")
     if summary.source and summary.source.get("left_behind"):
         lines.append("Left behind (other copies of the weights): " + ", ".join(summary.source["left_behind"]))
@@ -127,7 +132,12 @@ def plan_table(plan: Plan) -> RenderableType:
         for text, count, before, after in plan.rules:
             rules.add_row(text, str(count), human_bytes(before), human_bytes(after))
         parts += [table, rules]
-    for stage in plan.model_stages:
+    if plan.first_stage:
+        figures = _table(plan.model_stages[0], ("", "left"), ("", "right"))
+        for name, value in plan.first_stage.items():
+            figures.add_row(name, _planned(name, value))
+        parts.append(figures)
+    for stage in plan.model_stages if plan.tensors else ():
         parts.append(
             Text(f"first {stage} makes another checkpoint; what follows is shown for the tensors as they are now")
         )
@@ -140,6 +150,17 @@ def plan_table(plan: Plan) -> RenderableType:
         cost = f"about {human_seconds(plan.seconds)}, memory at most {human_bytes(plan.memory)}"
         parts.append(Text(f"{size}, {cost} (estimated from samples; nothing was written)"))
     return Group(*parts)
+
+
+def _planned(name: str, value: Any) -> str:
+    """A model stage's figure as a person reads it."""
+    if name.endswith("bytes"):
+        return human_bytes(value)
+    if name.endswith("seconds"):
+        return human_seconds(value)
+    if isinstance(value, float):
+        return human_figure(value, 3)
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def verified_table(verified: Verified) -> RenderableType:
