@@ -51,6 +51,7 @@ def compress(
 
 def _make_model(run: Run, number: int, stage: Stage, checkpoint: Checkpoint) -> Checkpoint:
     """One model stage: checkpoint in, checkpoint out, in a folder of the run's."""
+    shutil.rmtree(run.scratch(str(number)))  # what a killed run left half-written
     out, scratch = run.scratch(str(number)), run.scratch(f"{number}-scratch")
     settings = run.settings
     job = Job(
