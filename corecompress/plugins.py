@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -26,7 +27,9 @@ from corecompress.components import Component, Kind
 from corecompress.errors import CorecompressError
 from corecompress.hookspecs import ENTRY_POINT_GROUP, HOOK_API, HOOKS
 
-BUNDLED = frozenset({"corecompress-lossless", "corecompress-text", "corecompress-vae", "corecompress-distill"})
+BUNDLED = frozenset(
+    f"corecompress-{name}" for name in ("lossless", "text", "captioned", "vae", "distill")
+)
 """Distributions that are released with the core; a name of theirs can't be taken by another."""
 
 
@@ -208,7 +211,7 @@ def _installed(choice: Choice) -> Iterable[Plugin]:
     )
     for point in dict.fromkeys(points):  # an editable install can show its metadata twice
         distribution, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
-        plugin = Plugin(point.name, distribution, version, f"entry point {point.value}")
+        plugin = Plugin(point.name, distribution, version, f"entry point {point.value}{_origin(point.dist)}")
         if reason := choice.reason_against(plugin):
             plugin.status = "blocked"
             plugin.problems.append(reason)
@@ -218,6 +221,20 @@ def _installed(choice: Choice) -> Iterable[Plugin]:
             except (Exception, SystemExit) as problem:
                 plugin.fail(f"import of {point.value} raised {_one_line(problem)}; mend: {_mend(problem, plugin)}")
         yield plugin
+
+
+def _origin(distribution: metadata.Distribution | None) -> str:
+    """" from URL" of what pip installed from a repository or an address (PEP 610), else ""; folders of this machine
+    say nothing to others."""
+    text = distribution.read_text("direct_url.json") if distribution else None
+    try:
+        said = json.loads(text or "{}")
+        url, vcs = str(said.get("url", "")), said.get("vcs_info")
+        if vcs:
+            return f" from {vcs['vcs']}+{url}@{vcs['commit_id']}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    return f" from {url}" if url.startswith(("http://", "https://")) else ""
 
 
 def _from_file(path: Path) -> Plugin:
