@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -37,7 +38,8 @@ BUNDLED = frozenset(
 class Plugin:
     """A plugin as it was found, with its distribution and what happened to it.
 
-    status: "ok", "failed" (nothing of it is usable), "partly" (some component isn't) or "blocked".
+    status: "ok", "failed" (nothing of it is usable), "partly" (some component isn't) or "blocked"; notes: what it uses
+    that the next release will not have.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Plugin:
     source: str
     status: str = "ok"
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     components: dict[Kind, list[Component]] = field(default_factory=dict)
 
     @property
@@ -239,7 +242,8 @@ def _origin(distribution: metadata.Distribution | None) -> str:
 
 def _from_file(path: Path) -> Plugin:
     """A one-file plugin: its module gets the file's name, so that targets can say "strategy:Class"."""
-    plugin = Plugin(path.stem, str(path), "file", f"--plugin-file {path}")
+    # by its name alone: a manifest must not depend on where the file is, nor tell
+    plugin = Plugin(path.stem, path.name, "file", f"--plugin-file {path.name}")
     if not path.is_file():
         raise CorecompressError(f"--plugin-file {path}: no such file")
     known = sys.modules.get(path.stem)
@@ -266,7 +270,10 @@ def _call_hooks(plugin: Plugin, module: ModuleType) -> None:
     manager = pluggy.PluginManager("corecompress")
     manager.add_hookspecs(hookspecs)
     try:
-        manager.register(module)
+        with warnings.catch_warnings(record=True) as deprecated:
+            warnings.simplefilter("always")
+            manager.register(module)
+        plugin.notes += [str(warning.message) for warning in deprecated]
     except pluggy.PluginValidationError as problem:
         plugin.fail(f"{_one_line(problem)}; mend: write the hook's arguments as CONTRIBUTING.md shows them")
         return

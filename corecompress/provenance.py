@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from corecompress.artifact import Used
+from corecompress.components import Kind
 from corecompress.errors import CorecompressError
 from corecompress.hookspecs import HOOK_API
 from corecompress.plugins import Provided, Registry, registry
@@ -30,10 +31,11 @@ def used_inside(stages: Iterable[Stage], known: Registry) -> tuple[Used, ...]:
 
 
 def _inside(options: Any, known: Registry) -> Iterable[Used]:
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if isinstance(value, Spec) and field.name in ("data", "encoder", "prior"):
-            provided = known.get(field.name, value.name)
+    kinds: tuple[Kind, ...] = ("data", "encoder", "prior")
+    for kind in kinds:  # an option that takes a component has the name of its kind
+        value = getattr(options, kind, None)
+        if isinstance(value, Spec):
+            provided = known.get(kind, value.name)
             complete = build_options(provided, provided.load(), value)
             yield _used(provided, complete, None)
             yield from _inside(complete, known)

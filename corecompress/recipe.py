@@ -1,8 +1,8 @@
 """Recipes: "acme-prune(sparsity=0.5) | vae(bits=3, prior=laplace)" or a TOML file, parsed and checked.
 
 Text: stages separated by "|", each `name` or `name(option=value, …)`. A value is a number, true/false, none, a bare
-word (also 2:4), a quoted string, a list [a, b] or another component with its options. Model compressors come first, tensor
-compressors last; a tensor goes to the first of them that accepts it.
+word (also 2:4), a quoted string, a list [a, b] or another component with its options. Model compressors come first,
+tensor compressors last; a tensor goes to the first of them that accepts it.
 
 TOML:
     drop = ["*.unused_head.*"]                # tensors that shall not be in the output

@@ -32,7 +32,12 @@ def main(folder: Path) -> None:
     torch.manual_seed(0)
     size = {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = LlamaConfig(
-        vocab_size=256, **size, max_position_embeddings=LENGTH, tie_word_embeddings=True, bos_token_id=None, eos_token_id=None
+        vocab_size=256,
+        **size,
+        max_position_embeddings=LENGTH,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
     )
     model, encoder = LlamaForCausalLM(config), tokenizer()
     text = torch.tensor(encoder("\n\n".join(topics.values()))["input_ids"])

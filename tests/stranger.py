@@ -13,7 +13,10 @@ import sys
 import venv
 from pathlib import Path
 
-SCRIPTS = {"corecompress": "from corecompress.cli import main; main()", "pytest": "import pytest; sys.exit(pytest.main())"}
+SCRIPTS = {
+    "corecompress": "from corecompress.cli import main; main()",
+    "pytest": "import pytest; sys.exit(pytest.main())",
+}
 
 
 class Environment:

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 from broken import BROKEN, Broken
-from conftest import Cli
 
-from corecompress import plugins
 from corecompress.plugins import Choice, choose
 from corecompress.scaffold import write_plugin
 from corecompress.testing.kit import CHECKS, Outcome
-from corecompress.testing.runner import FOUND, runs
+from corecompress.testing.runner import runs
 
 ACME = Path(__file__).parent / "plugins" / "acme"
 Install = Callable[[Broken], str]
@@ -41,7 +39,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
             shutil.move(tmp_path / "written" / package, site / package)
         path = site / package / ("__init__.py" if broken.hooks else f"{file}.py")
         text = path.read_text()
-        old, new = (part.replace("{name}", name).replace("{{", "{").replace("}}", "}") for part in (broken.old, broken.new))
+        old, new = (
+            part.replace("{name}", name).replace("{{", "{").replace("}}", "}") for part in (broken.old, broken.new)
+        )
         assert old in text, f"{old!r} is not in {path.name} any more"
         path.write_text(text.replace(old, new))
         info = site / f"{package}-1.0.dist-info"

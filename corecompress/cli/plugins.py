@@ -47,7 +47,13 @@ def show_command(name: str, as_json: bool) -> None:
         registry().get(next((kind for kind in kinds if registry().names(kind)), "compressor"), name)
     targets = [(provided, provided.load()) for provided in found]
     if as_json:
-        click.echo(json.dumps([tables.component_json(p, t, command_of(p, registry())) for p, t in targets], indent=1, ensure_ascii=False))
+        click.echo(
+            json.dumps(
+                [tables.component_json(p, t, command_of(p, registry())) for p, t in targets],
+                indent=1,
+                ensure_ascii=False,
+            )
+        )
     else:
         for provided, target in targets:
             tables.show(tables.component_table(provided, target, command_of(provided, registry())))

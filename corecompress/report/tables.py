@@ -187,7 +187,7 @@ def plugins_table(plugins: list[Plugin]) -> RenderableType:
             "\n".join(provides),
             plugin.source,
         )
-        notes += [Text(f"{plugin.distribution} {plugin.version}: {problem}") for problem in plugin.problems]
+        notes += [Text(f"{plugin.distribution} {plugin.version}: {line}") for line in plugin.problems + plugin.notes]
     if not plugins:
         notes.append(Text("no plugin is installed; pip install corecompress-lossless"))
     return Group(table, *notes)

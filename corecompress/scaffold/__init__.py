@@ -1,6 +1,7 @@
 """What `corecompress plugins new` writes: a distribution with one working component, its tests, licence and CI.
 
-templates/common holds what every kind has, templates/KIND the rest; `$distribution`, `$package`, … are filled in.
+templates/common holds what every kind has, templates/KIND the rest (`.tmpl`, so that no tool takes them for code);
+`$distribution`, `$package`, … are filled in.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def write_plugin(name: str, kind: Kind, out: Path) -> list[Path]:
         path = out / place
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            text = Template((TEMPLATES / template).read_text(encoding="utf-8")).substitute(values)
+            text = Template((TEMPLATES / f"{template}.tmpl").read_text(encoding="utf-8")).substitute(values)
             path.write_text(text, encoding="utf-8")
         except OSError as problem:
             raise CorecompressError(f"{path}: can't be written ({problem.strerror}); choose another -o") from None
@@ -67,7 +68,9 @@ def write_plugin(name: str, kind: Kind, out: Path) -> list[Path]:
 def check_name(name: str, kind: Kind) -> None:
     """Raises CorecompressError for what is no distribution's name, or is taken."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
-        raise CorecompressError(f"'{name}': a plugin's name has lower-case letters, digits and single hyphens: acme-half")
+        raise CorecompressError(
+            f"'{name}': a plugin's name has lower-case letters, digits and single hyphens: acme-half"
+        )
     taken = [p.distribution for p in registry().plugins if name in (p.name, p.distribution)]
     if name in registry().names(kind) or taken:
         raise CorecompressError(f"'{name}': an installed plugin has that name; choose another")

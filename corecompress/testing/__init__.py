@@ -27,7 +27,7 @@ __all__ = ["conformance"]
 
 def conformance(name: str) -> list[Callable[[], Any]]:
     """The checks of a plugin (by distribution, entry point or component) as functions without arguments; `str` of one
-    is its name. Each raises AssertionError with its line when it fails. Raises CorecompressError for an unknown name."""
+    is its name. Each raises AssertionError with its line when it fails. Raises CorecompressError for an unknown one."""
     from corecompress.testing.runner import runs
 
     return list(runs(name))

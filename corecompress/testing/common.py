@@ -33,7 +33,9 @@ PROTOCOLS = {
 @check("light-import", "listing the plugin imports nothing heavy", "any")
 def light_import(subject: Subject) -> None:
     heavy = fresh.call("corecompress.testing.common:heavy_imports", plugin=subject.provided.plugin.name)
-    need(not heavy, f"importing {subject.provided.plugin.source} imports {', '.join(heavy)}; name it in a target instead")
+    need(
+        not heavy, f"importing {subject.provided.plugin.source} imports {', '.join(heavy)}; name it in a target instead"
+    )
 
 
 def heavy_imports(plugin: str) -> list[str]:
@@ -69,7 +71,8 @@ def methods(subject: Subject) -> None:
         method = getattr(found, name, None)
         need(callable(method), f"has no method {name}; see {protocol.__name__} in corecompress/components.py")
         assert method is not None
-        positional, keywords = [], {}
+        positional: list[None] = []
+        keywords: dict[str, None] = {}
         for parameter in inspect.signature(wanted).parameters.values():
             if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
                 positional.append(None)
@@ -91,7 +94,10 @@ def options(subject: Subject) -> str:
     need(parameters.frozen, "Options is not frozen; write @dataclass(frozen=True)")
     kinds = get_type_hints(declared)
     for option in dataclasses.fields(declared):
-        need(str(option.metadata.get("help", "")).strip(), f"option '{option.name}' has no help; use option(default, help)")
+        need(
+            str(option.metadata.get("help", "")).strip(),
+            f"option '{option.name}' has no help; use option(default, help)",
+        )
         need(_known(kinds[option.name]), f"option '{option.name}' is {kinds[option.name]}, which no recipe can write")
         missing = dataclasses.MISSING
         if option.default is missing and option.default_factory is missing:
@@ -117,7 +123,7 @@ def _known(kind: Any) -> bool:
 @check("example", "its example runs", "any")
 def example(subject: Subject) -> str:
     from corecompress import api
-    from corecompress.testing import samples
+    from corecompress.testing import compressor, samples
 
     if not subject.example:
         return f"no installed compressor takes {subject.provided.kind} components, so there is nothing to run"
@@ -125,5 +131,6 @@ def example(subject: Subject) -> str:
         api.describe_data(subject.example)
     else:
         out = subject.place("example")
-        api.compress(samples.MODEL, out, subject.recipe, data=subject.data, evaluated=False)
+        source = compressor.model(subject) if subject.scope == "tensor" else samples.MODEL
+        api.compress(source, out, subject.recipe, data=subject.data, evaluated=False)
     return subject.example

@@ -61,7 +61,10 @@ def digests(component: Any, split: str, seed: int = 0, start: int = 0) -> list[s
 def batches(subject: Subject) -> str:
     component = opened(subject)
     splits = filled(component)
-    need({"calibration", "evaluation"} <= set(splits), f"only {splits or 'no split'} holds anything; both sides need data")
+    need(
+        {"calibration", "evaluation"} <= set(splits),
+        f"only {splits or 'no split'} holds anything; both sides need data",
+    )
     for split in splits:
         for batch in itertools.islice(component.batches(0, split), MOST):
             made = arrays(batch)

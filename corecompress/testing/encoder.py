@@ -80,7 +80,9 @@ def fits(subject: Subject) -> str:
     encoder = fitted(subject)
     x = rows(encoder)
     latents = np.asarray(encoder.encode(x))
-    need(latents.ndim == 2 and len(latents) == len(x), f"x {list(x.shape)} has latents {list(latents.shape)}, not [n, k]")
+    need(
+        latents.ndim == 2 and len(latents) == len(x), f"x {list(x.shape)} has latents {list(latents.shape)}, not [n, k]"
+    )
     need(np.isfinite(latents).all(), "some latents are not finite")
     error = np.asarray(encoder.decode(latents), np.float64) - x
     relative = float(np.sqrt(np.square(error).sum() / np.square(x).sum()))

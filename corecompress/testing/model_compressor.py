@@ -127,7 +127,11 @@ def threads(subject: Subject) -> None:
     need(samples.digest_of(out) == samples.digest_of(made(subject)), "1 and 2 threads give other files")
 
 
-@check("odd-tensors", "empty, scalar, tied, constant, 16-bit and integer tensors survive, or are refused in one line", "model")
+@check(
+    "odd-tensors",
+    "empty, scalar, tied, constant, 16-bit and integer tensors survive, or are refused in one line",
+    "model",
+)
 def odd_tensors(subject: Subject) -> str | None:
     try:
         written = run(subject.build(), odd_folder(subject), subject.place("made"), subject.data)
@@ -154,7 +158,10 @@ def resume(subject: Subject) -> str:
     for path in sorted(out.rglob("*"), reverse=True):  # as the pipeline does: `out` is empty, scratch is as it was
         path.rmdir() if path.is_dir() else path.unlink()
     fresh.call("corecompress.testing.model_compressor:made_there", **identity)
-    need(samples.digest_of(out) == samples.digest_of(straight), "the files differ from those of a run that was not killed")
+    need(
+        samples.digest_of(out) == samples.digest_of(straight),
+        "the files differ from those of a run that was not killed",
+    )
     return f"killed at report {max(1, reports // 2)} of {reports}" if reports else "run twice: it reports no progress"
 
 

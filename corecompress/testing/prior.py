@@ -10,7 +10,7 @@ from corecompress.components import CLASS_OF_ONE, CLASSES, class_deviation
 from corecompress.errors import CorruptData
 from corecompress.testing import fresh
 from corecompress.testing.kit import CheckFailed, Subject, check, need, rebuild
-from corecompress.testing.samples import symbols
+from corecompress.testing.samples import flipped, symbols
 
 TOLERANCE, SLACK = 0.005, 64
 """By how much a code may differ from its claim: a share of it, and bytes."""
@@ -133,10 +133,8 @@ def damage(subject: Subject) -> str:
     whole = bytes(coder.compress(drawn))
     rng, noticed = np.random.default_rng(0), 0
     cut = [whole[:length] for length in (0, 1, 7, len(whole) // 2, len(whole) - 1)]
-    bad = [bytearray(whole) for _ in range(60)]
-    for data in bad:
-        data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
-    for data in [*cut, *map(bytes, bad), whole + b"\0"]:
+    bad = [flipped(whole, rng) for _ in range(60)]
+    for data in [*cut, *bad, whole + b"\0"]:
         try:
             back = np.asarray(coder.decompress(data, drawn.size))
         except CorruptData:
@@ -160,15 +158,24 @@ def context(subject: Subject) -> str:
     prior.fit(drawn, classes)
     narrow, wide = np.full(3, 8), np.full(3, 28)
     far, near = np.full(3, 15, np.float32), np.zeros(3, np.float32)
-    need(rates(prior, far, wide)[0] < rates(prior, far, narrow)[0], "15 costs no less in a wide class than in a narrow one")
-    need(rates(prior, near, wide)[0] > rates(prior, near, narrow)[0], "0 costs no more in a wide class than in a narrow one")
+    need(
+        rates(prior, far, wide)[0] < rates(prior, far, narrow)[0],
+        "15 costs no less in a wide class than in a narrow one",
+    )
+    need(
+        rates(prior, near, wide)[0] > rates(prior, near, narrow)[0],
+        "0 costs no more in a wide class than in a narrow one",
+    )
     need(np.isfinite(rates(prior, near, np.full(3, -4))).all(), "the rate of a class below 0 is not finite")
     coder = prior.freeze()
     data = coder.compress(drawn, classes)
     need(np.array_equal(np.asarray(coder.decompress(data, drawn.size, classes)), drawn), "symbols do not come back")
     need(len(coder.compress(drawn[:9], np.arange(9) % 2 * (CLASSES - 1))) > 0, "the ends of the classes are not coded")
     claim = coder.bits(drawn, classes) / 8
-    need(abs(len(data) - claim) <= TOLERANCE * claim + SLACK, f"bits claims {claim:,.0f} bytes, the code has {len(data):,}")
+    need(
+        abs(len(data) - claim) <= TOLERANCE * claim + SLACK,
+        f"bits claims {claim:,.0f} bytes, the code has {len(data):,}",
+    )
     plain = len(fit_plain(subject, drawn).freeze().compress(drawn))
     need(len(data) < plain, f"the code with context has {len(data):,} bytes, that without {plain:,}")
     return f"{len(data):,} bytes, {plain:,} without context"

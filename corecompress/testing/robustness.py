@@ -13,7 +13,7 @@ from corecompress.checkpoint import open_checkpoint
 from corecompress.components import Tensor
 from corecompress.errors import CorecompressError, CorruptData
 from corecompress.testing import fresh, samples
-from corecompress.testing.compressor import compress_there, compressed, differing, job_of, real
+from corecompress.testing.compressor import compress_there, compressed, differing, job_of, real, run_of
 from corecompress.testing.kit import CheckFailed, Subject, check, need, rebuild
 
 NOISE = 2 << 20
@@ -22,7 +22,9 @@ KILLED = 77
 """Exit code of a process that ended itself without a word, as a kill would."""
 
 
-@check("damage", "damaged payloads are noticed: CorruptData, never another error, and verify names the tensor", "tensor")
+@check(
+    "damage", "damaged payloads are noticed: CorruptData, never another error, and verify names the tensor", "tensor"
+)
 def damage(subject: Subject) -> str:
     import numpy as np
 
@@ -31,10 +33,7 @@ def damage(subject: Subject) -> str:
     for name in sorted(made.tensors, key=lambda n: made.tensors[n].info.nbytes)[:: max(1, len(made.tensors) // 3)]:
         info, whole = made.tensors[name].info, bytes(made.writer.encode(made.tensors[name]))
         bad = [whole[:length] for length in sorted({0, 1, len(whole) // 2, len(whole) - 1}) if length < len(whole)]
-        for _ in range(25 if whole else 0):
-            flipped = bytearray(whole)
-            flipped[rng.integers(len(whole))] ^= 1 << int(rng.integers(8))
-            bad.append(bytes(flipped))
+        bad += [samples.flipped(whole, rng) for _ in range(25 if whole else 0)]
         for payload in [*bad, whole + b"\0"]:
             tried += 1
             try:
@@ -43,7 +42,9 @@ def damage(subject: Subject) -> str:
                 noticed += 1
             except Exception as problem:
                 what = f"'{name}', {len(payload)} bytes of {len(whole)}"
-                raise CheckFailed(f"{what}: damage raised {type(problem).__name__} ({problem}), not CorruptData") from None
+                raise CheckFailed(
+                    f"{what}: damage raised {type(problem).__name__} ({problem}), not CorruptData"
+                ) from None
     _damage_on_disk(subject)
     return f"{noticed} of {tried} by the component itself, the rest by their hash"
 
@@ -62,7 +63,9 @@ def _damage_on_disk(subject: Subject) -> None:
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte[0] ^ 16]))
     problems = api.verify(folder).problems
-    need(any(record.name in problem for problem in problems), f"a flipped bit in '{record.name}' on disk is not noticed")
+    need(
+        any(record.name in problem for problem in problems), f"a flipped bit in '{record.name}' on disk is not noticed"
+    )
 
 
 @check("memory", "coding and decoding a tensor takes no more memory than the component states", "tensor")
@@ -134,31 +137,29 @@ def resume(subject: Subject) -> str:
     straight = compressed(subject)
     entries = len(Artifact(straight).stored)
     out, after = subject.place("out"), max(1, entries // 2)
-    done = fresh.start(
-        "corecompress.testing.robustness:killed_there", example=subject.example, out=str(out), after=after
-    )
+    done = fresh.start("corecompress.testing.robustness:killed_there", out=str(out), after=after, **run_of(subject))
     need(done.returncode == KILLED, f"a run to be killed ended by itself: {(done.stderr.splitlines() or [''])[-1]}")
-    fresh.call("corecompress.testing.robustness:resumed_there", example=subject.example, out=str(out))
+    fresh.call("corecompress.testing.robustness:resumed_there", out=str(out), **run_of(subject))
     need(samples.digest_of(out) == samples.digest_of(straight), differing(straight, out))
     return f"killed after {after} of {entries} payloads"
 
 
-def killed_there(example: str, out: str, after: int) -> None:
+def killed_there(source: str, example: str, out: str, after: int) -> None:
     """In another process: compress, and end all of a sudden when the journal has so many entries."""
     from corecompress.journal import Journal
 
     add = Journal.add
 
-    def add_and_die(journal: Journal, entry: dict[str, Any]) -> None:
-        add(journal, entry)
-        if len(journal.entries) >= after:
+    def add_and_die(self: Journal, entry: dict[str, Any]) -> None:
+        add(self, entry)
+        if len(self.entries) >= after:
             os._exit(KILLED)
 
     Journal.add = add_and_die  # type: ignore[method-assign]
-    compress_there(example, out)
+    compress_there(source, example, out)
 
 
-def resumed_there(example: str, out: str) -> None:
+def resumed_there(source: str, example: str, out: str) -> None:
     """In another process: go on with it."""
     from corecompress import api
     from corecompress.examples import split_example
@@ -166,4 +167,4 @@ def resumed_there(example: str, out: str) -> None:
     recipe, data = split_example(example)
     if not Path(out).with_name(Path(out).name + ".partial").exists():
         raise CorecompressError("the killed run left nothing to go on with")
-    api.compress(samples.MODEL, out, recipe, data=data, jobs=2, resume=True, evaluated=False)
+    api.compress(source, out, recipe, data=data, jobs=2, resume=True, evaluated=False)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corecompress.checkpoint import Checkpoint, open_checkpoint
-from corecompress.components import DataReport, Tensor, TensorInfo
+from corecompress.components import DataReport, TensorInfo
 from corecompress.errors import CorecompressError
+from corecompress.floats import to_float32
 from corecompress.safetensors_file import header_bytes
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def write_checkpoint(folder: Path, tensors: Mapping[str, tuple[str, tuple[int, .
 
 
 def odd_tensors() -> dict[str, tuple[str, tuple[int, ...], Any]]:
-    """Tensors that are rare and legal: empty, scalar, tied, of every width, constant, with values that are no number."""
+    """Tensors rare and legal: empty, scalar, tied, of every width, constant, with values that are no numbers."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -77,6 +78,22 @@ def odd_checkpoint(folder: Path) -> Path:
     return write_checkpoint(folder, tensors | odd_tensors())
 
 
+def float32_checkpoint(folder: Path) -> Path:
+    """The model in float32, for components that take nothing else; what bfloat16 cut off is made up."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    tensors: dict[str, tuple[str, tuple[int, ...], Any]] = {}
+    for stored in open_checkpoint(MODEL).stored():
+        bits = stored.read().data.view("<u2").astype(np.uint32) << 16
+        tensors[stored.info.name] = (
+            "F32",
+            stored.info.shape,
+            bits | rng.integers(0, 1 << 16, bits.size, dtype=np.uint32),
+        )
+    return write_checkpoint(folder, tensors)
+
+
 def large_checkpoint(folder: Path) -> Path:
     """Two matrices of Gaussian weights: `small`, to warm up with, and `large`, of 8 MB."""
     import numpy as np
@@ -93,6 +110,13 @@ def digest_of(folder: Path) -> str:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def flipped(data: bytes, rng: np.random.Generator) -> bytes:
+    """The same bytes with one bit flipped."""
+    bad = bytearray(data)
+    bad[int(rng.integers(len(bad)))] ^= 1 << int(rng.integers(8))
+    return bytes(bad)
 
 
 def symbols() -> np.ndarray[Any, np.dtype[np.int32]]:
@@ -144,19 +168,10 @@ def _rows(checkpoint: Checkpoint, width: int) -> np.ndarray[Any, np.dtype[np.flo
     parts = []
     for stored in checkpoint.stored():
         if len(stored.info.shape) == 2:
-            values = as_float32(stored.read()).reshape(-1)
+            values = to_float32(stored.read().data, stored.info.dtype)
             values = values[: values.size // width * width].reshape(-1, width)
             parts.append(values / max(float(values.std()), 1e-30))
     return np.concatenate(parts).astype(np.float32)
-
-
-def as_float32(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """A bfloat16 or float32 tensor's values, flat."""
-    import numpy as np
-
-    if tensor.info.dtype == "BF16":
-        return (tensor.data.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    return tensor.data.view("<f4")
 
 
 class Normal:
@@ -168,7 +183,9 @@ class Normal:
     def rate(self, latents: Any, context: Any = None) -> Any:
         """−log2 of the density, in bits."""
         second = 2.718281828459045 ** (2 * self.log_scale)
-        return latents * latents / second * 0.7213475204444817 + self.log_scale * 1.4426950408889634 + 1.3257480647361593
+        return (
+            latents * latents / second * 0.7213475204444817 + self.log_scale * 1.4426950408889634 + 1.3257480647361593
+        )
 
     def parameters(self) -> list[Any]:
         """Nothing that training could change."""

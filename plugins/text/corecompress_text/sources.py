@@ -196,7 +196,8 @@ class Reference:
         return xxhash.xxh3_128("\0".join(self.texts()).encode()).hexdigest()
 
     def describe(self) -> str:
-        return f"the language reference of Python {sys.version_info.major}.{sys.version_info.minor}, a document a paragraph"
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        return f"the language reference of Python {version}, a document a paragraph"
 
 
 @dataclass

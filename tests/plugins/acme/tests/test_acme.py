@@ -33,4 +33,6 @@ def test_two_of_every_four():
     before, after = pruned("acme-prune(pattern=2:4)")
     assert ((after.reshape(-1, 4) == 0).sum(1) == 2).all()
     fours = np.abs(before).reshape(-1, 4)
-    assert (np.where(after.reshape(-1, 4) == 0, fours, 0).max(1) <= np.where(after.reshape(-1, 4) == 0, 9, fours).min(1)).all()
+    assert (
+        np.where(after.reshape(-1, 4) == 0, fours, 0).max(1) <= np.where(after.reshape(-1, 4) == 0, 9, fours).min(1)
+    ).all()
