@@ -141,6 +141,15 @@ class Registry:
         return [provided for (_, n), provided in sorted(self._provided.items()) if n == name]
 
 
+    def unknown(self, name: str) -> CorecompressError:
+        """The error for a name that neither a plugin nor a component has, with the nearest one."""
+        components = {name for _, name in self._provided}
+        known = sorted(components | {p.name for p in self.plugins} | {p.distribution for p in self.plugins})
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        return CorecompressError(f"no plugin or component is called '{name}'{hint} (`corecompress plugins` lists them)")
+
+
 @dataclass(frozen=True)
 class Choice:
     """Which plugins to load. allow: only these (None: all); block: not these; files: one-file plugins as well.

@@ -43,8 +43,7 @@ def show_command(name: str, as_json: bool) -> None:
     common.warn_unknown_plugins()
     found = registry().find(name)
     if not found:
-        kinds: list[Kind] = ["compressor", "prior", "encoder", "data"]
-        registry().get(next((kind for kind in kinds if registry().names(kind)), "compressor"), name)
+        raise registry().unknown(name)
     targets = [(provided, provided.load()) for provided in found]
     if as_json:
         click.echo(

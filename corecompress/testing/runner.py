@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,17 +55,10 @@ def find(name: str) -> tuple[Plugin, list[Provided]]:
     if mine:
         return mine[0].plugin, mine
     if not by_name:
-        names = sorted({p.distribution for p in known.plugins} | {n for p in known.plugins for n in _names(p)})
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        raise CorecompressError(f"no plugin or component is called '{name}'{hint} (`corecompress plugins` lists them)")
+        raise known.unknown(name)
     plugin = by_name[0]
     names_of = [(kind, component.name) for kind, listed in plugin.components.items() for component in listed]
     return plugin, [known.get(kind, component) for kind, component in names_of]
-
-
-def _names(plugin: Plugin) -> list[str]:
-    return [component.name for listed in plugin.components.values() for component in listed]
 
 
 def found(plugin: Plugin, provided: list[Provided]) -> Outcome:
