@@ -46,13 +46,8 @@ def show_command(name: str, as_json: bool) -> None:
         raise registry().unknown(name)
     targets = [(provided, provided.load()) for provided in found]
     if as_json:
-        click.echo(
-            json.dumps(
-                [tables.component_json(p, t, command_of(p, registry())) for p, t in targets],
-                indent=1,
-                ensure_ascii=False,
-            )
-        )
+        shown = [tables.component_json(p, t, command_of(p, registry())) for p, t in targets]
+        click.echo(json.dumps(shown, indent=1, ensure_ascii=False))
     else:
         for provided, target in targets:
             tables.show(tables.component_table(provided, target, command_of(provided, registry())))
@@ -74,7 +69,7 @@ def check_command(ctx: click.Context, name: str, as_json: bool) -> None:
     for run in runs(name):
         outcomes.append(run.act())
         if not as_json:
-            click.echo(str(outcomes[-1]))
+            click.secho(str(outcomes[-1]), fg={"failed": "red", "waived": "yellow"}.get(outcomes[-1].status))
     count = Counter(outcome.status for outcome in outcomes)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(outcome) for outcome in outcomes], indent=1, ensure_ascii=False))
