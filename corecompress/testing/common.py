@@ -63,26 +63,27 @@ def target(subject: Subject) -> None:
 
 
 @check("methods", "it has its Protocol's methods, with their arguments", "any")
-def methods(subject: Subject) -> None:
-    protocol, found = PROTOCOLS[subject.scope], subject.provided.load()
+def methods(subject: Subject) -> str | None:
+    """Arguments with a default may be left out: within one HOOK_API a method may gain such."""
+    protocol, found, without = PROTOCOLS[subject.scope], subject.provided.load(), []
     for name, wanted in vars(protocol).items():
         if name.startswith("_") or not inspect.isfunction(wanted):
             continue
         method = getattr(found, name, None)
-        need(callable(method), f"has no method {name}; see {protocol.__name__} in corecompress/components.py")
-        assert method is not None
-        positional: list[None] = []
-        keywords: dict[str, None] = {}
-        for parameter in inspect.signature(wanted).parameters.values():
-            if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-                positional.append(None)
-            else:
-                keywords[parameter.name] = None
+        if not callable(method):
+            raise CheckFailed(f"has no method {name}; see {protocol.__name__} in corecompress/components.py")
+        parameters = inspect.signature(wanted).parameters.values()
+        needed = [p for p in parameters if p.default is inspect.Parameter.empty]
+        keywords = {p.name: None for p in needed if p.kind is inspect.Parameter.KEYWORD_ONLY}
         try:
-            inspect.signature(method).bind(*positional, **keywords)
+            inspect.signature(method).bind(*[None] * (len(needed) - len(keywords)), **keywords)
         except TypeError as problem:
             shown = ", ".join(inspect.signature(wanted).parameters)
             raise CheckFailed(f"{name} does not take ({shown}): {problem}") from None
+        theirs = inspect.signature(method).parameters
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in theirs.values()):
+            without += [f"{name} leaves out {p.name}" for p in parameters if p.name not in theirs and p not in needed]
+    return ", ".join(without) or None
 
 
 @check("options", "options are documented, typed, and can be written in a recipe", "any")

@@ -25,7 +25,7 @@ class Counting(Silent):
     def __init__(self, last: int | None = None):
         self.count, self.last = 0, last
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int, *more: Any, **named: Any) -> None:
         self.advance(0)
 
     def advance(self, amount: int) -> None:
