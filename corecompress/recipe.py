@@ -1,8 +1,8 @@
 """Recipes: "acme-prune(sparsity=0.5) | vae(bits=3, prior=laplace)" or a TOML file, parsed and checked.
 
 Text: stages separated by "|", each `name` or `name(option=value, …)`. A value is a number, true/false, none, a bare
-word, a quoted string, a list [a, b] or another component with its options. Model compressors come first, tensor
-compressors last; a tensor goes to the first of them that accepts it.
+word (also 2:4), a quoted string, a list [a, b] or another component with its options. Model compressors come first,
+tensor compressors last; a tensor goes to the first of them that accepts it.
 
 TOML:
     drop = ["*.unused_head.*"]                # tensors that shall not be in the output
@@ -142,6 +142,8 @@ class _WrongType(Exception):
 
 def _convert(value: Any, kind: Any) -> Any:
     if get_origin(kind) in (Union, types.UnionType):
+        if value is None and type(None) in get_args(kind):
+            return None
         for part in get_args(kind):
             try:
                 return _convert(value, part)
@@ -149,7 +151,8 @@ def _convert(value: Any, kind: Any) -> Any:
                 continue
     elif get_origin(kind) is Literal:
         word = value.name if isinstance(value, Spec) and not value.options else value
-        word = "none" if word is None else word
+        if word is None and "none" in get_args(kind):  # the word, not the value
+            return "none"
         if word in get_args(kind) and type(word) in {type(choice) for choice in get_args(kind)}:
             return word
     elif get_origin(kind) in (tuple, list):
@@ -188,9 +191,9 @@ def _written(value: Any) -> str:
 
 
 _TOKEN = re.compile(
-    r"""\s*(?: (?P<number>[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|inf|nan)(?![\w.-]))
+    r"""\s*(?: (?P<number>[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|inf|nan)(?![\w.:-]))
       | (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
-      | (?P<word>[A-Za-z_][\w.+-]*)
+      | (?P<word>[A-Za-z_][\w.+-]*|\d+:\d+)
       | (?P<sign>[()\[\],=|]) )""",
     re.VERBOSE,
 )

@@ -19,7 +19,6 @@ from corecompress.artifact import (
     FileRecord,
     Manifest,
     Record,
-    Used,
     compressed_config,
 )
 from corecompress.checkpoint import MANIFEST, Checkpoint
@@ -29,6 +28,7 @@ from corecompress.engines.local import run_in_order
 from corecompress.errors import CorecompressError
 from corecompress.hashing import hash_bytes, hash_dense, hash_file
 from corecompress.journal import Journal
+from corecompress.provenance import used_inside, used_stage
 from corecompress.report.card import write_card
 from corecompress.routing import Routing, Stage, route
 from corecompress.run import Run
@@ -61,7 +61,9 @@ def code_tensors(run: Run, checkpoint: Checkpoint) -> None:
     states = _prepare(run, checkpoint, routing, writer)
     _code_each(run, routing, stored, writer, budget)
     payloads = writer.finish()
-    components = [_used(s, state) for s, state in zip(routing.stages, states, strict=True)]
+    components = [used_stage(s, state) for s, state in zip(routing.stages, states, strict=True)]
+    components += map(used_stage, run.resolved.model_stages)
+    components += used_inside((*routing.stages, *run.resolved.model_stages), run.registry)
     manifest = Manifest(
         format=FORMAT,
         corecompress=corecompress.__version__,
@@ -69,7 +71,7 @@ def code_tensors(run: Run, checkpoint: Checkpoint) -> None:
         recipe=str(run.resolved.recipe),
         seed=run.settings.seed,
         data=run.data.fingerprint() if run.data else None,
-        components=(*components, *(_used(stage, None) for stage in run.resolved.model_stages)),
+        components=tuple(components),
         tensors=tuple(_records(journal, checkpoint)),
         payloads=tuple(payloads),
         files=(),
@@ -105,24 +107,17 @@ def describe_source(checkpoint: Checkpoint, progress: Progress) -> dict[str, Any
 
 def identity(run: Run, source: dict[str, Any], stages: tuple[Stage, ...]) -> dict[str, Any]:
     """What must be the same for a killed run to go on."""
+    used = (*map(used_stage, stages), *used_inside(stages, run.registry))
     return {
         "corecompress": corecompress.__version__,
         "format": FORMAT,
         "source": hash_bytes(json.dumps(source, sort_keys=True).encode()),
         "recipe": str(run.resolved.recipe),
-        "components": [dataclasses.asdict(_used(stage, None)) for stage in stages],
+        "components": [dataclasses.asdict(component) for component in used],
         "seed": run.settings.seed,
         "data": run.data.fingerprint() if run.data else None,
         "shard size": run.settings.shard_bytes,
     }
-
-
-def _used(stage: Stage, state_sha256: str | None) -> Used:
-    plugin, component = stage.provided.plugin, stage.provided.component
-    written = {field.name: getattr(stage.options, field.name) for field in dataclasses.fields(stage.options)}
-    options = json.loads(json.dumps(written, default=str))  # a Spec as a recipe writes it
-    kind, name, api = stage.provided.kind, component.name, component.api
-    return Used(kind, name, options, plugin.distribution, plugin.version, api, plugin.source, state_sha256)
 
 
 def _prepare(run: Run, checkpoint: Checkpoint, routing: Routing, writer: PayloadWriter) -> list[str]:

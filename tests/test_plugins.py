@@ -217,7 +217,7 @@ def test_a_missing_plugin_says_what_to_install(site: Site, cli: Cli, refused, sm
     site.good("acme-store", "store")
     assert cli("compress", small, "-o", tmp_path / "out", "-r", "store", "-q", **site.environment).returncode == 0
     line = refused("decompress", tmp_path / "out", "-o", tmp_path / "dense")
-    assert "pip install acme-store>=1.2.3" in line
+    assert "mend: pip install 'acme-store>=1.2.3'" in line
     assert not (tmp_path / "dense").exists()
 
 

@@ -68,8 +68,33 @@ class Turned:
 @pytest.mark.parametrize(("written", "expected"), [("none", "none"), ("hadamard", "hadamard"), ('"none"', "none")])
 def test_none_is_a_word_where_it_is_one_of_the_choices(written: str, expected: str) -> None:
     target = type("Target", (), {"Options": Turned})
-    options = build_options(None, target, parse_spec(f"turner(turn={written}, most=none)"))
+    options = build_options("compressor", target, parse_spec(f"turner(turn={written}, most=none)"))
     assert options == Turned(expected, None)
+
+
+@dataclass(frozen=True)
+class Words:
+    """Options whose values look like something else."""
+
+    pattern: Literal["none", "2:4"] = "2:4"
+    follow: Literal["off", "on"] | None = None
+
+
+class Target:
+    Options = Words
+
+
+def test_words_that_look_like_something_else() -> None:
+    def options(text: str) -> Words:
+        return build_options("compressor", Target, parse_spec(text))
+
+    assert options("lossless(pattern=none)").pattern == "none", "the word, not the value"
+    assert options("lossless(pattern=2:4)").pattern == "2:4"
+    assert options('lossless(pattern="2:4")') == options(str(parse_spec("lossless(pattern=2:4)")))
+    assert options("lossless(follow=none)").follow is None
+    assert options("lossless(follow=on)").follow == "on"
+    with pytest.raises(CorecompressError, match="one of none, 2:4"):
+        options("lossless(pattern=1:4)")
 
 
 @pytest.fixture

@@ -209,31 +209,35 @@ def plugins_table(plugins: list[Plugin]) -> RenderableType:
             "\n".join(provides),
             plugin.source,
         )
-        notes += [Text(f"{plugin.distribution} {plugin.version}: {problem}") for problem in plugin.problems]
+        notes += [Text(f"{plugin.distribution} {plugin.version}: {line}") for line in plugin.problems + plugin.notes]
     if not plugins:
         notes.append(Text("no plugin is installed; pip install corecompress-lossless"))
     return Group(table, *notes)
 
 
-def component_table(provided: Provided, target: type[Any]) -> RenderableType:
-    """One component: where it comes from, and its options with type, default and meaning."""
+def component_table(provided: Provided, target: type[Any], command: str) -> RenderableType:
+    """One component: where it comes from, its options with type, default and meaning, and a command that uses it."""
     import typing
 
     component, plugin = provided.component, provided.plugin
     head = f"{provided.kind} {component.name}: {component.summary}"
     origin = f"from {plugin.distribution} {plugin.version} ({component.target}, API {component.api})"
+    origin += "" if plugin.bundled else ", not bundled"
+    usage = [Text(""), Text(command)] if command else []
+    if waived := [Text(f"waives the check {name}: {reason}") for name, reason in component.waivers.items()]:
+        usage = [*waived, *usage]
     if not dataclasses.fields(target.Options):
-        return Group(Text(head, style="bold"), Text(origin), Text("It has no options."))
+        return Group(Text(head, style="bold"), Text(origin), Text("It has no options."), *usage)
     table = _table("", ("option", "left"), ("type", "left"), ("default", "left"), ("meaning", "left"))
     types = typing.get_type_hints(target.Options)
     for field in dataclasses.fields(target.Options):
         table.add_row(
             field.name, describe_type(types[field.name]), str(_default(field)), field.metadata.get("help", "")
         )
-    return Group(Text(head, style="bold"), Text(origin), table)
+    return Group(Text(head, style="bold"), Text(origin), table, *usage)
 
 
-def component_json(provided: Provided, target: type[Any]) -> dict[str, Any]:
+def component_json(provided: Provided, target: type[Any], command: str) -> dict[str, Any]:
     """The same as plain values."""
     import typing
 
@@ -247,7 +251,7 @@ def component_json(provided: Provided, target: type[Any]) -> dict[str, Any]:
         }
         for f in dataclasses.fields(target.Options)
     ]
-    shown = {"kind": provided.kind, **dataclasses.asdict(provided.component), "options": options}
+    shown = {"kind": provided.kind, **dataclasses.asdict(provided.component), "options": options, "command": command}
     return {**shown, "distribution": provided.plugin.distribution, "version": provided.plugin.version}
 
 

@@ -119,7 +119,7 @@ def test_the_best_step_is_the_one_that_is_kept(bert: Path, text: str, tmp_path: 
 
 def test_a_loss_that_is_no_number_ends_it(text: str, tmp_path: Path) -> None:
     broken = save(tmp_path / "broken", "bert", lambda model: model.encoder.layer[0].output.dense.bias.fill_(torch.nan))
-    with pytest.raises(CorecompressError, match="loss of update 1 is nan.*learning_rate"):
+    with pytest.raises(CorecompressError, match=r"loss of update 1 is nan.*learning_rate"):
         distil(broken, "layers=2, steps=3", text, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

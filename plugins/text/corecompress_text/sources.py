@@ -1,4 +1,4 @@
-"""Where text comes from: files, a folder, a pattern, standard input, or a set of the hub.
+"""Where text comes from: files, a folder, a pattern, standard input, a set of the hub, or `demo`.
 
 A source is restartable: `texts()` gives the same documents in the same order each time, streamed.
 """
@@ -6,6 +6,7 @@ A source is restartable: `texts()` gives the same documents in the same order ea
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 import shutil
@@ -52,6 +53,8 @@ class Source(Protocol):
 
 def open_source(text: str, unit: str, column: str | None, encoding: str | None, documents: int | None) -> Source:
     """The source that a SPEC names. Raises CorecompressError for a file that isn't there, and says what was tried."""
+    if text == "demo" and not Path(text).exists():
+        return Reference(documents)
     if text == "-":
         return Files([_spooled_input()], unit, column, encoding, documents, STDIN)
     paths, column = _local(text, column)
@@ -201,6 +204,28 @@ class Files:
         )
         units = {"row" if self._has_columns(path) else self._unit for path in self.paths}
         return f"{files}, a document a {' or '.join(sorted(units))}"
+
+
+@dataclass
+class Reference:
+    """Python's language reference, which comes with Python: paragraphs of technical English, for trying things out."""
+
+    documents: int | None
+    tally: Tally = field(default_factory=Tally)
+    joiner: str | None = "\n\n"
+
+    def texts(self) -> Iterator[str]:
+        from pydoc_data.topics import topics
+
+        paragraphs = (part for topic in topics.values() for part in topic.split("\n\n"))
+        return itertools.islice((p.strip("\n") for p in paragraphs if len(p.strip()) > 40), self.documents)
+
+    def fingerprint(self) -> str:
+        return xxhash.xxh3_128("\0".join(self.texts()).encode()).hexdigest()
+
+    def describe(self) -> str:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        return f"the language reference of Python {version}, a document a paragraph"
 
 
 @dataclass

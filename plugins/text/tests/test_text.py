@@ -174,6 +174,14 @@ def test_a_set_of_the_hub_through_datasets(tmp_path: Path, monkeypatch: pytest.M
             texts_of(spec)
 
 
+def test_demo_is_there_on_every_machine(tmp_path: Path) -> None:
+    found = texts_of("text:demo")
+    assert len(found) > 1000
+    assert any("with" in text for text in found)
+    assert texts_of("text(documents=7):demo") == found[:7]
+    assert documents_of(data("text(tokenizer=words, length=64):demo"), "evaluation")
+
+
 def test_html_is_read_by_its_blocks(tmp_path: Path) -> None:
     page = "<html><head><title>no</title><script>var x = 1 < 2;</script></head><body><h1>Head</h1>"
     page += "<p>One &amp; two,<br>3 &lt; 5.</p><div>Three <b>bold</b></div><style>p{}</style></body></html>"

@@ -82,8 +82,8 @@ def _steps(options: CleaningOptions, scratch: Path) -> list[tuple[str, Step]]:
     ):
         if options.wants(name):
             steps.append((name, _on_text(change)))
-    duplicates = options.duplicates or ("near" if options.clean == "all" else "none")
-    if duplicates != "none":
+    duplicates = options.duplicates or ("near" if options.clean == "all" else "off")
+    if duplicates != "off":
         from corecompress_text.cleaning.duplicates import Duplicates
 
         steps.append(("duplicates", Duplicates(scratch, near=duplicates == "near")))
