@@ -183,7 +183,7 @@ def test_unknown_name(site: Site, refused, small: Path, tmp_path: Path) -> None:
     site.install("raises-on-import", "1 / 0")
     line = refused("compress", small, "-o", tmp_path / "out", "-r", "lossles", **site.environment)
     assert "did you mean 'lossless'?" in line
-    assert "Known: lossless" in line
+    assert "Known: distill, lossless, vae" in line
     assert "Not fully loaded: raises-on-import" in line
 
 

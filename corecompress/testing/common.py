@@ -106,7 +106,8 @@ def options(subject: Subject) -> str:
         default = option.default_factory() if option.default_factory is not missing else option.default
         written = str(Spec(subject.name, {option.name: default}))
         try:
-            read = getattr(build_options(subject.provided.kind, subject.provided.load(), parse_spec(written)), option.name)
+            options = build_options(subject.provided.kind, subject.provided.load(), parse_spec(written))
+            read = getattr(options, option.name)
         except CorecompressError as problem:
             raise CheckFailed(f"the default of '{option.name}' can't be written: {problem}") from None
         need(read == default, f"the default of '{option.name}' is {default!r}, and {read!r} when a recipe says so")
