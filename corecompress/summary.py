@@ -18,10 +18,12 @@ from corecompress.engines.local import run_in_order
 from corecompress.errors import CorecompressError, CorruptArtifact
 from corecompress.model_stage import job_of
 from corecompress.plugins import Registry
+from corecompress.progress import Silent
 from corecompress.recipe import Recipe
 from corecompress.routing import Stage, resolve, route
 from corecompress.run import Run, Settings
 from corecompress.safetensors_file import Stored, read_range
+from corecompress.tensor_stage import job_of_tensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -182,6 +184,10 @@ def make_plan(
     stored = [s for s in checkpoint.stored() if s.info.name in routing.number_of]
     budget = memory_budget(routing, [s.info for s in stored], settings)
     rows, seconds = [], 0.0
+    with tempfile.TemporaryDirectory(prefix="corecompress-") as scratch:
+        run = Run(resolved, registry, None, settings, Silent(), Path(scratch))  # calibration would take the run's time
+        for number, stage in enumerate(routing.stages):
+            stage.component.restore(stage.component.prepare(job_of_tensors(run, checkpoint, routing, number)))
     for item in stored:
         stage = routing.stage_of(item.info.name)
         size, spent = _estimate(item, stage)

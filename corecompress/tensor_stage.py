@@ -123,15 +123,9 @@ def identity(run: Run, source: dict[str, Any], stages: tuple[Stage, ...]) -> dic
 def _prepare(run: Run, checkpoint: Checkpoint, routing: Routing, writer: PayloadWriter) -> list[str]:
     """Let every tensor component see the checkpoint; write its state. Returns the states' hashes."""
     written = {entry["key"]: entry["stored_sha256"] for entry in writer.journal.entries}
-    files = sum((checkpoint.folder / name).stat().st_size for name in ("config.json", *checkpoint.carried))
-    overhead = files + 4000 + MANIFEST_ROW * len(routing.number_of)
     digests = []
     for number, stage in enumerate(routing.stages):
-        mine = tuple(info for info in checkpoint.tensors if routing.number_of.get(info.name) == number)
-        scratch, settings = run.scratch(f"tensor-{number}"), run.settings
-        common = settings.seed, settings.threads, scratch, run.progress, run.cache, overhead
-        job = Job(checkpoint, mine, run.data, *common)
-        state = stage.component.prepare(job)
+        state = stage.component.prepare(job_of_tensors(run, checkpoint, routing, number))
         digest, key = hash_bytes(state), STATE.format(number)
         if written.get(key, digest) != digest:
             raise CorecompressError(f"{run.partial}: {stage.spec.name} was prepared otherwise before; add --force")
@@ -140,6 +134,16 @@ def _prepare(run: Run, checkpoint: Checkpoint, routing: Routing, writer: Payload
         stage.component.restore(state)
         digests.append(digest)
     return digests
+
+
+def job_of_tensors(run: Run, checkpoint: Checkpoint, routing: Routing, number: int) -> Job:
+    """What the tensor compressor `number` may know."""
+    files = sum((checkpoint.folder / name).stat().st_size for name in ("config.json", *checkpoint.carried))
+    overhead = files + 4000 + MANIFEST_ROW * len(routing.number_of)
+    mine = tuple(info for info in checkpoint.tensors if routing.number_of.get(info.name) == number)
+    scratch, settings = run.scratch(f"tensor-{number}"), run.settings
+    common = settings.seed, settings.threads, scratch, run.progress, run.cache, overhead
+    return Job(checkpoint, mine, run.data, *common)
 
 
 def _code_each(run: Run, routing: Routing, stored: list[Stored], writer: PayloadWriter, budget: int) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 def human_bytes(n: float) -> str:
     """1234567 -> "1.23 MB" (powers of ten, as disks and hubs count)."""
     for unit in ("B", "kB", "MB", "GB"):
-        if abs(n) < 1000 or unit == "GB":
+        if abs(n) < 999.5 or unit == "GB":
             return f"{n:.0f} B" if unit == "B" else f"{n:.3g} {unit}" if n < 1000 else f"{n:.0f} {unit}"
         n /= 1000
     raise AssertionError
