@@ -19,6 +19,7 @@ from corecompress.errors import CorecompressError
 from corecompress.pipeline import compress as _compress
 from corecompress.plugins import registry
 from corecompress.progress import Silent
+from corecompress.ranks import is_follower
 from corecompress.recipe import Recipe, build, parse, parse_data
 from corecompress.run import Settings
 from corecompress.summary import Plan, Summary, Verified, inspect_folder, make_plan, verify_artifact
@@ -44,6 +45,7 @@ def compress(
     cache: str | Path | None = None,
     max_size: int | None = None,
     max_kl: float | None = None,
+    target_loss: float | None = None,
     evaluated: bool = True,
     progress: Progress | None = None,
 ) -> Summary:
@@ -54,20 +56,36 @@ def compress(
     needs); force: replace `out`; resume: go on with a killed run; shard_bytes: largest payload file;
     cache: a folder for calibration that later runs on the same source and data use again;
     max_size: bytes that the folder may have, max_kl: nats of KL to the original on the evaluation split of the data:
-    the recipe's option `bits` is searched for either; evaluated: with data and a lossy recipe, measure the quality as
-    well and write it into the model card.
+    the recipe's option `bits` is searched for either; target_loss: where a stage that trains may stop;
+    evaluated: with data and a lossy recipe, measure the quality as well and write it into the model card.
     Raises CorecompressError, and leaves nothing named `out`, when something is wrong.
     """
-    settings = Settings(seed, jobs, max_memory, force, resume, shard_bytes, Path(cache) if cache else None)
+    settings = Settings(seed, jobs, max_memory, force, resume, shard_bytes, Path(cache) if cache else None, target_loss)
     out, shown, parsed = Path(out), progress or Silent(), _parsed(recipe)
     if max_size is not None or max_kl is not None:
         return _searched(source, out, parsed, data, settings, max_size, max_kl, evaluated, shown)
     component = open_data(data) if data else None
     _compress(str(source), out, parsed, registry(), component, settings, shown)
-    summary = inspect_folder(out)
-    if component is None or data is None or not evaluated or not is_compressed(out) or Artifact(out).is_exact():
+    summary = _held_against(source, parsed, inspect_folder(out), seed)
+    exact = is_compressed(out) and Artifact(out).is_exact()
+    if component is None or data is None or not evaluated or exact or is_follower():
         return summary
-    return _with_quality(source, out, component, data, seed, shown)
+    return replace(summary, evaluation=_with_quality(source, out, component, data, seed, shown).evaluation)
+
+
+def _held_against(source: str | Path, recipe: Recipe, summary: Summary, seed: int) -> Summary:
+    """The summary with the sizes of `source` itself, where model stages made another checkpoint of it first."""
+    original = inspect_folder(str(source))
+    if summary.kind == "compressed" and original.weight_bytes == summary.source_weight_bytes:
+        return summary
+    return replace(
+        summary,
+        recipe=str(recipe),
+        seed=seed,
+        source_bytes=original.bytes,
+        source_weight_bytes=original.weight_bytes,
+        source_parameters=original.parameters,
+    )
 
 
 def _with_quality(source: str | Path, out: Path, component: Data, data: str, seed: int, progress: Progress) -> Summary:
@@ -81,7 +99,8 @@ def _with_quality(source: str | Path, out: Path, component: Data, data: str, see
     except CorecompressError as problem:
         progress.note(f"not evaluated: {problem}")
         return inspect_folder(out)
-    add_evaluation(out, found)
+    if is_compressed(out):
+        add_evaluation(out, found)
     return replace(inspect_folder(out), evaluation=found)
 
 
@@ -170,10 +189,20 @@ def verify(
 
 
 def plan(
-    source: str | Path, recipe: str | Recipe = "lossless", *, jobs: int | None = None, max_memory: int | None = None
+    source: str | Path,
+    recipe: str | Recipe = "lossless",
+    *,
+    data: str | None = None,
+    seed: int = 0,
+    jobs: int | None = None,
+    max_memory: int | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
-    """A dry run: which rule takes which tensor, and an estimate of bytes, memory and seconds from samples."""
-    return make_plan(str(source), _parsed(recipe), registry(), Settings(jobs=jobs, max_memory=max_memory))
+    """A dry run: which rule takes which tensor, and an estimate of bytes, memory and seconds from samples; what a
+    stage that makes a model (on `data`) would make and cost."""
+    component = open_data(data) if data else None
+    settings = Settings(seed, jobs, max_memory)
+    return make_plan(str(source), _parsed(recipe), registry(), component, settings, progress or Silent())
 
 
 def load(folder: str | Path, auto_class: str | None = None, **kwargs: Any) -> Any:

@@ -43,7 +43,11 @@ ORIGINAL_CARD = "README.original.md"
 
 @dataclass(frozen=True)
 class Used:
-    """A component that took part: enough to build it again, and to say what to install when it is missing."""
+    """A component that took part: enough to build it again, and to say what to install when it is missing.
+
+    source: its entry point, behind it " from URL" where it was installed from a repository; state_sha256: of a
+    compressor that decodes, None of what took part only in compressing or inside of another component.
+    """
 
     kind: str
     name: str
@@ -183,9 +187,8 @@ class Artifact:
 
     def is_exact(self) -> bool:
         """Whether every tensor is the source's bit for bit, as far as the components promise it."""
-        stages = [used for used in self.manifest.components if used.kind == "compressor"]
-        exact = all(decoder is None or decoder.exact for decoder in self.decoders)
-        return exact and len(stages) == len(self.decoders)
+        pairs = zip(self.manifest.components, self.decoders, strict=True)
+        return all(decoder is not None and decoder.exact for used, decoder in pairs if used.kind == "compressor")
 
     def load_decoders(self) -> None:
         """Read headers and states and build the components now, not in a worker thread."""
@@ -201,22 +204,34 @@ class Artifact:
 
     def _decoder(self, number: int, used: Used) -> TensorCompressor | None:
         from corecompress.plugins import registry
+        from corecompress.provenance import trouble_with
         from corecompress.recipe import Spec, build
 
         if used.state_sha256 is None:
             return None
+        if trouble := trouble_with(used):
+            raise self._lacks(used, trouble)
         try:
             component: TensorCompressor = build(registry(), "compressor", Spec(used.name, used.options))
         except CorecompressError as problem:
-            where = f"pip install {used.distribution}>={used.version}" if used.version != "file" else used.source
-            raise CorecompressError(
-                f"{self.folder}: needs compressor '{used.name}'; mend: {where} ({problem})"
-            ) from None
+            raise self._lacks(used, str(problem)) from None
         state = self._bytes(STATE.format(number)) if STATE.format(number) in self.stored else b""
         if hash_bytes(state) != used.state_sha256:
             raise CorruptArtifact(f"{self.folder}: the state of compressor '{used.name}' is damaged; fetch it again")
-        component.restore(state)
+        try:
+            component.restore(state)
+        except CorecompressError as problem:
+            for inner in self.manifest.components:  # an encoder, say, that it needs for decoding
+                if inner.kind != "compressor" and (trouble := trouble_with(inner)):
+                    raise self._lacks(inner, trouble) from None
+            raise CorecompressError(f"{self.folder}: compressor '{used.name}' can't be restored ({problem})") from None
         return component
+
+    def _lacks(self, used: Used, why: str) -> CorecompressError:
+        from corecompress.provenance import pip_line
+
+        who = f"{used.kind} '{used.name}' of {used.distribution} {used.version}"
+        return CorecompressError(f"{self.folder}: needs {who}; mend: {pip_line(used)} ({why})")
 
     def _bytes(self, name: str) -> bytes:
         return self.stored[name].read().data.tobytes()

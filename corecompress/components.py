@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,13 +27,19 @@ class Component:
     """One entry of what a plugin gives.
 
     name: what a recipe calls it (lower case, digits, hyphens); target: "package.module:Class", imported on first
-    use; summary: one line for `corecompress plugins`; api: the HOOK_API that it was built for.
+    use; summary: one line for `corecompress plugins`; api: the HOOK_API that it was built for;
+    example: its use, for `corecompress plugins show` and for the conformance kit: of data a SPEC that opens on every
+    machine, of all else a recipe for a small model, ` --data SPEC` behind it where it can't do without (examples.py
+    says what stands in for an empty one); waivers: checks of the conformance kit that are not for it, each with the
+    reason.
     """
 
     name: str
     target: str
     summary: str
     api: int = 1
+    example: str = ""
+    waivers: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def option(default: Any, help: str) -> Any:
@@ -92,14 +98,20 @@ class Tensor:
 class Progress(Protocol):
     """Where a long step reports to."""
 
-    def start(self, what: str, total: int) -> None:
-        """A step begins: `total` bytes (or steps) will be done."""
+    def start(self, what: str, total: int, unit: str = "bytes") -> None:
+        """A step begins: `total` bytes (or steps, batches, … as `unit` says) will be done."""
+
+    def describe(self, what: str) -> None:
+        """The step under way is called that from now on: how far it is, in the step's own terms (a loss)."""
 
     def advance(self, amount: int) -> None:
         """So much more is done."""
 
+    def say(self, line: str) -> None:
+        """A fact for whoever watches; --quiet leaves it out."""
+
     def note(self, line: str) -> None:
-        """A warning or a fact that a person should read."""
+        """A warning that a person should read, --quiet or not."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,8 @@ class Job:
     data: the component that --data names, or None; scratch: a folder that survives an interruption (--resume);
     cache: a folder for what depends on source, data and seed but on no option of the recipe, so that several runs can
     share it (--cache); whoever keeps something there names it by a digest of all that it depends on;
-    overhead: bytes that the output holds besides the payloads of `tensors` (files that go along, manifest, headers).
+    overhead: bytes that the output holds besides the payloads of `tensors` (files that go along, manifest, headers);
+    target_loss: where training may stop early (--target-loss), or None.
     """
 
     source: Checkpoint
@@ -122,6 +135,7 @@ class Job:
     progress: Progress
     cache: Path
     overhead: int = 0
+    target_loss: float | None = None
 
 
 class TensorCompressor(Protocol):
@@ -167,7 +181,15 @@ class ModelCompressor(Protocol):
     Options: ClassVar[type[Any]] = NoOptions
 
     def compress(self, job: Job, out: Path) -> None:
-        """Write an ordinary Hugging Face checkpoint (config.json, safetensors) into the empty folder `out`."""
+        """Write an ordinary Hugging Face checkpoint (config.json, safetensors) into the empty folder `out`.
+
+        Under torchrun or accelerate launch it is called on every rank with the same paths; it returns when the
+        checkpoint is there."""
+
+    def plan(self, job: Job) -> Mapping[str, Any]:
+        """What `compress` would make and cost, as figures by name for `corecompress plan`; nothing is kept. Names
+        that end in "bytes" or "seconds" are shown as such."""
+        return {}
 
 
 Batch = Mapping[str, Any]
@@ -205,9 +227,13 @@ class Data(Protocol):
         ...
 
 
-@runtime_checkable
 class Encoder(Protocol):
-    """An analysis transform (x -> latents) and its synthesis transform (latents -> x)."""
+    """An analysis transform (x -> latents) and its synthesis transform (latents -> x).
+
+    Built as `Target(options)`, and known only by its options and its state: a decoder in another process is built from
+    the same options and given the same state. Keep the options as `self.options`: who trains an encoder on chunks asks
+    them for `chunk`, the number m of values a row (16 where there is no such option), and for `bits` or `file`.
+    """
 
     Options: ClassVar[type[Any]] = NoOptions
 
@@ -216,24 +242,28 @@ class Encoder(Protocol):
         data: Data,
         prior: Prior,
         *,
-        seed: int,
-        target_loss: float | None,
+        seed: int = 0,
+        target_loss: float | None = None,
         progress: Progress,
         scratch: Path | None = None,
         seconds: float | None = None,
     ) -> Mapping[str, Any] | None:
-        """Train on rate + λ · distortion until the loss target (None: until the options' budget is spent).
+        """Train on the batches' `x` float32 [n, m] of the split "training": rate + λ · distortion, until the loss (bits
+        a value) is at most target_loss, else (None) until the options' budget is spent.
 
-        scratch: a folder to keep checkpoints in, and to go on from; seconds: time after which it stops where it is.
-        Both may be left out of an implementation. Returns figures that a person should see, by name, or None. Raises
-        CorecompressError for data that it can't learn from, and where the target was not reached.
+        The same data, seed and options give the same encoder. scratch: a folder that survives an interruption, to keep
+        checkpoints in and to go on from, None for none; seconds: time after which it stops where it is. Returns figures
+        that a person should see, by name, or None. Raises CorecompressError when the target isn't reached, or where
+        data are missing.
         """
 
     def encode(self, x: Any) -> Any:
-        """Analysis: x [n, …] -> latents [n, …]."""
+        """Analysis: x [n, m] -> latents [n, k], real numbers, numpy arrays or what numpy.asarray takes; k is the
+        encoder's own. They are rounded in multiples of a step by whoever codes them."""
 
     def decode(self, latents: Any) -> Any:
-        """Synthesis: latents [n, …] -> x [n, …], of the shape and dtype that `encode` was given."""
+        """Synthesis: latents [n, k] -> x [n, m], of the shape and dtype that `encode` was given; the same bytes in
+        another process."""
 
     def state_dict(self) -> Mapping[str, np.ndarray[Any, Any]]:
         """What a fitted encoder knows, as plain arrays; saved as safetensors, never pickled."""
@@ -243,32 +273,53 @@ class Encoder(Protocol):
         """Become the encoder that gave `state`."""
 
 
-@runtime_checkable
 class Coder(Protocol):
-    """A frozen prior: integer tables only, the same bytes on every machine."""
+    """A frozen prior: integer tables only, the same bytes on every machine. `corecompress.coding` has what it takes."""
 
-    def compress(self, symbols: Any) -> bytes:
-        """int32 symbols [n] -> coded bytes, tables excluded."""
+    def compress(self, symbols: Any, context: Any = None) -> bytes:
+        """Whole numbers [n] (any int32) -> coded bytes, tables excluded; context as in Prior, or None."""
         ...
 
-    def decompress(self, data: bytes, n: int) -> Any:
+    def decompress(self, data: bytes, n: int, context: Any = None) -> Any:
         """The n symbols, int32 [n]. Raises CorruptData on bytes that `compress` never wrote."""
+
+    def bits(self, symbols: Any, context: Any = None) -> float:
+        """The code length that it claims for symbols [n], in bits: what `compress` takes but for rounding."""
+        ...
+
+
+CLASSES, CLASSES_PER_OCTAVE, CLASS_OF_ONE = 44, 4, 12
+"""Scale classes, the context of priors."""
+
+
+def class_deviation(context: Any) -> Any:
+    """Standard deviations that scale classes stand for, 2 ** ((class − 12) / 4); of numbers, arrays or tensors."""
+    return 2.0 ** ((context - CLASS_OF_ONE) / CLASSES_PER_OCTAVE)
 
 
 class Prior(Protocol):
-    """A probability model of latents: its rate drives training, its tables drive the entropy coder."""
+    """A probability model of latents: its rate drives training, its tables drive the entropy coder.
+
+    A latent z is a whole number, or one with noise of ± ½ in training, or a half (a trellis has levels between);
+    p(z) is the mass of [z − ½, z + ½] either way. context: None, or for each latent its scale class, a whole number:
+    the standard deviation to expect there is `class_deviation(context)` times the prior's own scale. Coders get classes
+    0 … CLASSES − 1, `rate` and `fit` also some below 0.
+    Where an encoder trains the prior as well, it asks for `parameters()` (torch tensors) and `to(device)`.
+    """
 
     Options: ClassVar[type[Any]] = NoOptions
 
     def rate(self, latents: Any, context: Any = None) -> Any:
-        """Differentiable −log2 p(latents), in bits, per element; noisy latents allowed."""
+        """−log2 p(latents) in bits, of the same shape as latents (a tensor of torch, and differentiable, or an array);
+        finite everywhere."""
 
-    def fit(self, symbols: Any, context: Any = None) -> None:
-        """Set the parameters to the symbols' statistics."""
+    def fit(self, symbols: Any, context: Any = None, weights: Any = None) -> None:
+        """Set the parameters to the statistics of latents [n], of which each counts weights [n] times (None: once)."""
 
     def freeze(self, precision: int = 12) -> Coder:
-        """The coder for these parameters, probabilities as integers that sum to 2**precision."""
+        """The coder for these parameters, probabilities as integers that sum to 2**precision (12 in this release);
+        where `fit` was given a context, one with a table for each class."""
         ...
 
     def sample(self, n: int, seed: int = 0) -> Any:
-        """n draws. Raises NotImplementedError where the prior cannot generate."""
+        """n draws [n], the same for the same seed. Raises NotImplementedError where the prior cannot generate."""

@@ -10,7 +10,8 @@ from corecompress.components import Component
 
 HOOK_API = 1
 """Version of the hooks and Protocols. Within one version hooks only gain arguments; a component that was built for
-a newer one than the installed core has is reported, not used."""
+a newer one than the installed core has is reported, not used. A hook that is to go warns for one release
+(`@hookspec(warn_on_impl=DeprecationWarning(…))`), which `corecompress plugins` shows beside the plugin."""
 
 ENTRY_POINT_GROUP = "corecompress"
 
@@ -28,7 +29,7 @@ def data_components() -> list[Component]:  # type: ignore[empty-body]
 
         @hookimpl
         def data_components():
-            return [Component("lines", "acme_lines.data:Lines", "one document a line of a text file")]
+            return [Component("lines", "acme_lines.data:Lines", "a document a line", example="lines:demo")]
     """
 
 

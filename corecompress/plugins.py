@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import json
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,7 +28,7 @@ from corecompress.components import Component, Kind
 from corecompress.errors import CorecompressError
 from corecompress.hookspecs import ENTRY_POINT_GROUP, HOOK_API, HOOKS
 
-BUNDLED = frozenset({"corecompress-lossless", "corecompress-text", "corecompress-vae", "corecompress-distill"})
+BUNDLED = frozenset(f"corecompress-{name}" for name in ("lossless", "text", "captioned", "vae", "distill"))
 """Distributions that are released with the core; a name of theirs can't be taken by another."""
 
 
@@ -34,7 +36,8 @@ BUNDLED = frozenset({"corecompress-lossless", "corecompress-text", "corecompress
 class Plugin:
     """A plugin as it was found, with its distribution and what happened to it.
 
-    status: "ok", "failed" (nothing of it is usable), "partly" (some component isn't) or "blocked".
+    status: "ok", "failed" (nothing of it is usable), "partly" (some component isn't) or "blocked"; notes: what it uses
+    that the next release will not have.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Plugin:
     source: str
     status: str = "ok"
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     components: dict[Kind, list[Component]] = field(default_factory=dict)
 
     @property
@@ -135,6 +139,15 @@ class Registry:
         return [provided for (_, n), provided in sorted(self._provided.items()) if n == name]
 
 
+    def unknown(self, name: str) -> CorecompressError:
+        """The error for a name that neither a plugin nor a component has, with the nearest one."""
+        components = {name for _, name in self._provided}
+        known = sorted(components | {p.name for p in self.plugins} | {p.distribution for p in self.plugins})
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        return CorecompressError(f"no plugin or component is called '{name}'{hint} (`corecompress plugins` lists them)")
+
+
 @dataclass(frozen=True)
 class Choice:
     """Which plugins to load. allow: only these (None: all); block: not these; files: one-file plugins as well.
@@ -208,7 +221,7 @@ def _installed(choice: Choice) -> Iterable[Plugin]:
     )
     for point in dict.fromkeys(points):  # an editable install can show its metadata twice
         distribution, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
-        plugin = Plugin(point.name, distribution, version, f"entry point {point.value}")
+        plugin = Plugin(point.name, distribution, version, f"entry point {point.value}{_origin(point.dist)}")
         if reason := choice.reason_against(plugin):
             plugin.status = "blocked"
             plugin.problems.append(reason)
@@ -220,9 +233,24 @@ def _installed(choice: Choice) -> Iterable[Plugin]:
         yield plugin
 
 
+def _origin(distribution: metadata.Distribution | None) -> str:
+    """" from URL" of what pip installed from a repository or an address (PEP 610), else ""; folders of this machine
+    say nothing to others."""
+    text = distribution.read_text("direct_url.json") if distribution else None
+    try:
+        said = json.loads(text or "{}")
+        url, vcs = str(said.get("url", "")), said.get("vcs_info")
+        if vcs:
+            return f" from {vcs['vcs']}+{url}@{vcs['commit_id']}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    return f" from {url}" if url.startswith(("http://", "https://")) else ""
+
+
 def _from_file(path: Path) -> Plugin:
     """A one-file plugin: its module gets the file's name, so that targets can say "strategy:Class"."""
-    plugin = Plugin(path.stem, str(path), "file", f"--plugin-file {path}")
+    # by its name alone: a manifest must not depend on where the file is, nor tell
+    plugin = Plugin(path.stem, path.name, "file", f"--plugin-file {path.name}")
     if not path.is_file():
         raise CorecompressError(f"--plugin-file {path}: no such file")
     known = sys.modules.get(path.stem)
@@ -249,7 +277,10 @@ def _call_hooks(plugin: Plugin, module: ModuleType) -> None:
     manager = pluggy.PluginManager("corecompress")
     manager.add_hookspecs(hookspecs)
     try:
-        manager.register(module)
+        with warnings.catch_warnings(record=True) as deprecated:
+            warnings.simplefilter("always")
+            manager.register(module)
+        plugin.notes += [str(warning.message) for warning in deprecated]
     except pluggy.PluginValidationError as problem:
         plugin.fail(f"{_one_line(problem)}; mend: write the hook's arguments as CONTRIBUTING.md shows them")
         return

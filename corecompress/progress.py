@@ -10,10 +10,16 @@ from typing import TextIO
 class Silent:
     """Says nothing but what must be read: warnings go to standard error."""
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int, unit: str = "bytes") -> None:
+        pass
+
+    def describe(self, what: str) -> None:
         pass
 
     def advance(self, amount: int) -> None:
+        pass
+
+    def say(self, line: str) -> None:
         pass
 
     def note(self, line: str) -> None:
@@ -27,17 +33,26 @@ class Lines(Silent):
 
     def __init__(self, out: TextIO | None = None):
         self._out = out or sys.stderr
-        self._what, self._total, self._done, self._last = "", 0, 0, 0.0
+        self._what, self._total, self._done, self._said, self._last = "", 0, 0, 0, 0.0
 
-    def start(self, what: str, total: int) -> None:
-        self._what, self._total, self._done, self._last = what, total, 0, time.monotonic()
+    def start(self, what: str, total: int, unit: str = "bytes") -> None:
+        self._what, self._total, self._done, self._said = what, total, 0, 0
+        self._last = time.monotonic()
         print(f"{what} …", file=self._out)
+
+    def describe(self, what: str) -> None:
+        self._what = what
 
     def advance(self, amount: int) -> None:
         self._done += amount
-        if time.monotonic() - self._last > self.EVERY and self._total:
-            self._last = time.monotonic()
-            print(f"{self._what}: {100 * self._done / self._total:.0f} %", file=self._out)
+        passed = time.monotonic() - self._last
+        if passed > self.EVERY and self._total:
+            left = passed * (self._total - self._done) / max(self._done - self._said, 1)
+            print(f"{self._what}: {100 * self._done / self._total:.0f} %, {left:.0f} s left", file=self._out)
+            self._last, self._said = time.monotonic(), self._done
+
+    def say(self, line: str) -> None:
+        print(line, file=self._out)
 
     def note(self, line: str) -> None:
         print(line, file=self._out)

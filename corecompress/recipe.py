@@ -1,8 +1,8 @@
 """Recipes: "acme-prune(sparsity=0.5) | vae(bits=3, prior=laplace)" or a TOML file, parsed and checked.
 
 Text: stages separated by "|", each `name` or `name(option=value, …)`. A value is a number, true/false, none, a bare
-word, a quoted string, a list [a, b] or another component with its options. Model compressors come first, tensor
-compressors last; a tensor goes to the first of them that accepts it.
+word (also 2:4), a quoted string, a list [a, b] or another component with its options. Model compressors come first,
+tensor compressors last; a tensor goes to the first of them that accepts it.
 
 TOML:
     drop = ["*.unused_head.*"]                # tensors that shall not be in the output
@@ -30,7 +30,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from corecompress.components import Kind
 from corecompress.errors import CorecompressError
-from corecompress.plugins import Provided, Registry
+from corecompress.plugins import Registry
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def parse_data(text: str) -> tuple[Spec, str]:
     return spec, parser.rest()[1:].strip()
 
 
-def build_options(provided: Provided, target: type[Any], spec: Spec) -> Any:
-    """The component's Options with the written values, each checked for its name and type."""
+def build_options(kind: str, target: type[Any], spec: Spec) -> Any:
+    """The target's Options with the written values, each checked for its name and type. kind: what errors call it."""
     declared: type[Any] = target.Options
     fields = {f.name: f for f in dataclasses.fields(declared)}
     types_ = get_type_hints(declared)
@@ -104,7 +104,7 @@ def build_options(provided: Provided, target: type[Any], spec: Spec) -> Any:
             close = difflib.get_close_matches(key, fields, n=1, cutoff=0.4)
             hint = f"did you mean '{close[0]}'? " if close else ""
             known = ", ".join(fields) or "none"
-            raise CorecompressError(f"{provided.kind} '{spec.name}' has no option '{key}'; {hint}Its options: {known}.")
+            raise CorecompressError(f"{kind} '{spec.name}' has no option '{key}'; {hint}Its options: {known}.")
         try:
             values[key] = _convert(value, types_[key])
         except _WrongType:
@@ -114,14 +114,14 @@ def build_options(provided: Provided, target: type[Any], spec: Spec) -> Any:
     try:
         return declared(**values)
     except (TypeError, ValueError) as problem:
-        raise CorecompressError(f"{provided.kind} '{spec.name}': {problem}") from None
+        raise CorecompressError(f"{kind} '{spec.name}': {problem}") from None
 
 
 def build(registry: Registry, kind: Kind, spec: Spec, *arguments: Any) -> Any:
     """Find, import and construct a component: `Target(*arguments, options)`."""
     provided = registry.get(kind, spec.name)
     target = provided.load()
-    return target(*arguments, build_options(provided, target, spec))
+    return target(*arguments, build_options(kind, target, spec))
 
 
 def describe_type(kind: Any) -> str:
@@ -142,6 +142,8 @@ class _WrongType(Exception):
 
 def _convert(value: Any, kind: Any) -> Any:
     if get_origin(kind) in (Union, types.UnionType):
+        if value is None and type(None) in get_args(kind):
+            return None
         for part in get_args(kind):
             try:
                 return _convert(value, part)
@@ -149,6 +151,8 @@ def _convert(value: Any, kind: Any) -> Any:
                 continue
     elif get_origin(kind) is Literal:
         word = value.name if isinstance(value, Spec) and not value.options else value
+        if word is None and "none" in get_args(kind):  # the word, not the value
+            return "none"
         if word in get_args(kind) and type(word) in {type(choice) for choice in get_args(kind)}:
             return word
     elif get_origin(kind) in (tuple, list):
@@ -187,9 +191,9 @@ def _written(value: Any) -> str:
 
 
 _TOKEN = re.compile(
-    r"""\s*(?: (?P<number>[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|inf|nan)(?![\w.-]))
+    r"""\s*(?: (?P<number>[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|inf|nan)(?![\w.:-]))
       | (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
-      | (?P<word>[A-Za-z_][\w.+-]*)
+      | (?P<word>[A-Za-z_][\w.+-]*|\d+:\d+)
       | (?P<sign>[()\[\],=|]) )""",
     re.VERBOSE,
 )

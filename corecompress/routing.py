@@ -112,7 +112,7 @@ def route(resolved: Resolved, infos: Sequence[TensorInfo], registry: Registry) -
 def _stage(registry: Registry, spec: Spec) -> Stage:
     provided = registry.get("compressor", spec.name)
     target = provided.load()
-    options = build_options(provided, target, spec)
+    options = build_options("compressor", target, spec)
     component: TensorCompressor | ModelCompressor = target(options)
     protocol = {"tensor": TensorCompressor, "model": ModelCompressor}.get(getattr(component, "scope", ""))
     needed = [n for n in vars(protocol) if not n.startswith("_")] if protocol else ["scope"]

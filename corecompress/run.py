@@ -9,7 +9,7 @@ from corecompress.components import Data, Progress
 from corecompress.engines.local import cores
 from corecompress.plugins import Registry
 from corecompress.routing import Resolved
-from corecompress.writer import SHARD_BYTES
+from corecompress.writer import SHARD_BYTES, STAGES
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Settings:
     """What a run is told besides source, target and recipe.
 
     jobs: threads, None for one a core; max_memory: bytes of resident memory, None for what the largest tensors need;
-    cache: folder for calibration that later runs may use again, None for one that goes with the run.
+    cache: folder for calibration that later runs may use again, None for one that goes with the run;
+    target_loss: where training in model stages may stop, None for the end of its budget.
     """
 
     seed: int = 0
@@ -27,6 +28,7 @@ class Settings:
     resume: bool = False
     shard_bytes: int = SHARD_BYTES
     cache: Path | None = None
+    target_loss: float | None = None
 
     @property
     def threads(self) -> int:
@@ -47,12 +49,12 @@ class Run:
     @property
     def cache(self) -> Path:
         """Where components keep what other runs can use as well."""
-        folder = self.settings.cache or self.partial / "stages" / "cache"
+        folder = self.settings.cache or self.partial / STAGES / "cache"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def scratch(self, name: str) -> Path:
         """A folder for a stage, kept until the run is done."""
-        folder = self.partial / "stages" / name
+        folder = self.partial / STAGES / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corecompress.artifact import Artifact, Record, is_compressed
 from corecompress.checkpoint import Checkpoint, open_checkpoint
-from corecompress.components import Progress, Tensor, TensorInfo
+from corecompress.components import Data, Progress, Tensor, TensorInfo
 from corecompress.engines.budget import CONSTANT_MEMORY, memory_budget
 from corecompress.engines.local import run_in_order
 from corecompress.errors import CorecompressError, CorruptArtifact
+from corecompress.model_stage import job_of
 from corecompress.plugins import Registry
+from corecompress.progress import Silent
 from corecompress.recipe import Recipe
 from corecompress.routing import Stage, resolve, route
-from corecompress.run import Settings
+from corecompress.run import Run, Settings
 from corecompress.safetensors_file import Stored, read_range
+from corecompress.tensor_stage import job_of_tensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,6 +72,8 @@ class Summary:
     components: tuple[dict[str, Any], ...] = ()
     search: tuple[dict[str, Any], ...] = ()
     """Steps of --max-size or --max-kl: bits, bytes, kl."""
+    source_parameters: int | None = None
+    """The original's, where a stage of the recipe made another model of it."""
     evaluation: Evaluation | None = None
     """Measured right after compressing, where there were data and the recipe is lossy."""
 
@@ -92,6 +99,8 @@ class Plan:
     seconds: float
     memory: int
     model_stages: tuple[str, ...] = ()
+    first_stage: Mapping[str, Any] = field(default_factory=dict)
+    """What the first model stage says that it would make and cost, by name."""
 
 
 @dataclass(frozen=True)
@@ -160,17 +169,25 @@ def _sizes(folder: Path, names: list[str]) -> list[tuple[str, int]]:
     return [(name, (folder / name).stat().st_size) for name in names if (folder / name).exists()]
 
 
-def make_plan(source: str, recipe: Recipe, registry: Registry, settings: Settings) -> Plan:
-    """Route, and code a sample of each tensor for the estimates; nothing is written."""
+def make_plan(
+    source: str, recipe: Recipe, registry: Registry, data: Data | None, settings: Settings, progress: Progress
+) -> Plan:
+    """Ask the first model stage, route, and code a sample of each tensor for the estimates; nothing is written."""
     resolved = resolve(recipe, registry)
     checkpoint = open_checkpoint(source)
     model_stages = tuple(str(stage.spec) for stage in resolved.model_stages)
+    first = _plan_model(Run(resolved, registry, data, settings, progress, Path()), checkpoint)
     if not resolved.rules:
-        return Plan(source, str(recipe), (), (), (), checkpoint.left, 0, checkpoint.nbytes, math.nan, 0, model_stages)
+        nothing = (), (), (), checkpoint.left, 0, checkpoint.nbytes, math.nan, 0
+        return Plan(source, str(recipe), *nothing, model_stages, first)
     routing = route(resolved, checkpoint.tensors, registry)
     stored = [s for s in checkpoint.stored() if s.info.name in routing.number_of]
     budget = memory_budget(routing, [s.info for s in stored], settings)
     rows, seconds = [], 0.0
+    with tempfile.TemporaryDirectory(prefix="corecompress-") as scratch:
+        run = Run(resolved, registry, None, settings, Silent(), Path(scratch))  # calibration would take the run's time
+        for number, stage in enumerate(routing.stages):
+            stage.component.restore(stage.component.prepare(job_of_tensors(run, checkpoint, routing, number)))
     for item in stored:
         stage = routing.stage_of(item.info.name)
         size, spent = _estimate(item, stage)
@@ -193,7 +210,20 @@ def make_plan(source: str, recipe: Recipe, registry: Registry, settings: Setting
         seconds / settings.threads,
         budget + CONSTANT_MEMORY,
         model_stages,
+        first,
     )
+
+
+def _plan_model(run: Run, checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """The first model stage's own figures; what comes after it would need its output."""
+    stages = run.resolved.model_stages
+    if not stages:
+        return {}
+    if run.data is not None:
+        run.data.prepare(checkpoint)
+    with tempfile.TemporaryDirectory(prefix="corecompress-") as scratch:
+        run = replace(run, partial=Path(scratch))
+        return dict(stages[0].component.plan(job_of(run, checkpoint, run.scratch("plan"))))
 
 
 def _estimate(item: Stored, stage: Stage) -> tuple[int, float]:

@@ -19,7 +19,6 @@ from corecompress.artifact import (
     FileRecord,
     Manifest,
     Record,
-    Used,
     compressed_config,
 )
 from corecompress.checkpoint import MANIFEST, Checkpoint
@@ -29,6 +28,7 @@ from corecompress.engines.local import run_in_order
 from corecompress.errors import CorecompressError
 from corecompress.hashing import hash_bytes, hash_dense, hash_file
 from corecompress.journal import Journal
+from corecompress.provenance import used_inside, used_stage
 from corecompress.report.card import write_card
 from corecompress.routing import Routing, Stage, route
 from corecompress.run import Run
@@ -54,14 +54,16 @@ def code_tensors(run: Run, checkpoint: Checkpoint) -> None:
     stored = [s for s in checkpoint.stored() if s.info.name in routing.number_of]
     budget = memory_budget(routing, [s.info for s in stored], run.settings)
     source = describe_source(checkpoint, run.progress)
-    identity = _identity(run, source, routing)
-    journal = Journal.resume(run.partial, identity) if run.settings.resume else Journal(run.partial, identity)
+    known = identity(run, source, (*run.resolved.model_stages, *routing.stages))
+    journal = Journal.resume(run.partial, known) if run.settings.resume else Journal(run.partial, known)
     keys = [STATE.format(n) for n in range(len(routing.stages))] + [s.info.name + SUFFIX for s in stored]
     writer = PayloadWriter(run.partial, keys, 2 * checkpoint.nbytes, journal, run.settings.shard_bytes)
     states = _prepare(run, checkpoint, routing, writer)
     _code_each(run, routing, stored, writer, budget)
     payloads = writer.finish()
-    components = [_used(s, state) for s, state in zip(routing.stages, states, strict=True)]
+    components = [used_stage(s, state) for s, state in zip(routing.stages, states, strict=True)]
+    components += map(used_stage, run.resolved.model_stages)
+    components += used_inside((*routing.stages, *run.resolved.model_stages), run.registry)
     manifest = Manifest(
         format=FORMAT,
         corecompress=corecompress.__version__,
@@ -69,7 +71,7 @@ def code_tensors(run: Run, checkpoint: Checkpoint) -> None:
         recipe=str(run.resolved.recipe),
         seed=run.settings.seed,
         data=run.data.fingerprint() if run.data else None,
-        components=(*components, *(_used(stage, None) for stage in run.resolved.model_stages)),
+        components=tuple(components),
         tensors=tuple(_records(journal, checkpoint)),
         payloads=tuple(payloads),
         files=(),
@@ -103,41 +105,27 @@ def describe_source(checkpoint: Checkpoint, progress: Progress) -> dict[str, Any
     }
 
 
-def _identity(run: Run, source: dict[str, Any], routing: Routing) -> dict[str, Any]:
+def identity(run: Run, source: dict[str, Any], stages: tuple[Stage, ...]) -> dict[str, Any]:
     """What must be the same for a killed run to go on."""
-    stages = (*run.resolved.model_stages, *routing.stages)
+    used = (*map(used_stage, stages), *used_inside(stages, run.registry))
     return {
         "corecompress": corecompress.__version__,
         "format": FORMAT,
         "source": hash_bytes(json.dumps(source, sort_keys=True).encode()),
         "recipe": str(run.resolved.recipe),
-        "components": [dataclasses.asdict(_used(stage, None)) for stage in stages],
+        "components": [dataclasses.asdict(component) for component in used],
         "seed": run.settings.seed,
         "data": run.data.fingerprint() if run.data else None,
         "shard size": run.settings.shard_bytes,
     }
 
 
-def _used(stage: Stage, state_sha256: str | None) -> Used:
-    plugin, component = stage.provided.plugin, stage.provided.component
-    written = {field.name: getattr(stage.options, field.name) for field in dataclasses.fields(stage.options)}
-    options = json.loads(json.dumps(written, default=str))  # a Spec as a recipe writes it
-    kind, name, api = stage.provided.kind, component.name, component.api
-    return Used(kind, name, options, plugin.distribution, plugin.version, api, plugin.source, state_sha256)
-
-
 def _prepare(run: Run, checkpoint: Checkpoint, routing: Routing, writer: PayloadWriter) -> list[str]:
     """Let every tensor component see the checkpoint; write its state. Returns the states' hashes."""
     written = {entry["key"]: entry["stored_sha256"] for entry in writer.journal.entries}
-    files = sum((checkpoint.folder / name).stat().st_size for name in ("config.json", *checkpoint.carried))
-    overhead = files + 4000 + MANIFEST_ROW * len(routing.number_of)
     digests = []
     for number, stage in enumerate(routing.stages):
-        mine = tuple(info for info in checkpoint.tensors if routing.number_of.get(info.name) == number)
-        scratch, settings = run.scratch(f"tensor-{number}"), run.settings
-        common = settings.seed, settings.threads, scratch, run.progress, run.cache, overhead
-        job = Job(checkpoint, mine, run.data, *common)
-        state = stage.component.prepare(job)
+        state = stage.component.prepare(job_of_tensors(run, checkpoint, routing, number))
         digest, key = hash_bytes(state), STATE.format(number)
         if written.get(key, digest) != digest:
             raise CorecompressError(f"{run.partial}: {stage.spec.name} was prepared otherwise before; add --force")
@@ -146,6 +134,16 @@ def _prepare(run: Run, checkpoint: Checkpoint, routing: Routing, writer: Payload
         stage.component.restore(state)
         digests.append(digest)
     return digests
+
+
+def job_of_tensors(run: Run, checkpoint: Checkpoint, routing: Routing, number: int) -> Job:
+    """What the tensor compressor `number` may know."""
+    files = sum((checkpoint.folder / name).stat().st_size for name in ("config.json", *checkpoint.carried))
+    overhead = files + 4000 + MANIFEST_ROW * len(routing.number_of)
+    mine = tuple(info for info in checkpoint.tensors if routing.number_of.get(info.name) == number)
+    scratch, settings = run.scratch(f"tensor-{number}"), run.settings
+    common = settings.seed, settings.threads, scratch, run.progress, run.cache, overhead
+    return Job(checkpoint, mine, run.data, *common)
 
 
 def _code_each(run: Run, routing: Routing, stored: list[Stored], writer: PayloadWriter, budget: int) -> None:

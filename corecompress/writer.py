@@ -24,17 +24,19 @@ SHARD_BYTES = 5_000_000_000
 METADATA = {"format": "pt"}
 OURS = {"config.json", "encoder.json"}
 """A folder with one of these is a checkpoint or a fitted encoder, which --force may replace."""
+STAGES = "stages"
+"""Where stages keep what goes when the run is done."""
 
 
 @contextmanager
 def workplace(target: Path, *, force: bool, resume: bool, source: Path | None = None) -> Iterator[Path]:
     """A folder beside `target` to write in, locked against a second process, and published as `target` at the end.
 
-    The body leaves it complete; it is then synced and renamed. When the body raises, it stays if it holds a journal
+    The body leaves it complete; it is then synced and renamed. When the body raises, it stays if a journal is begun
     (`resume` goes on with it) and goes otherwise. Raises CorecompressError, before anything is touched, for a target
     that is there already or can't be written.
     """
-    partial, lock_path = target.with_name(target.name + ".partial"), target.with_name(target.name + ".lock")
+    partial, lock_path = partial_of(target), lock_of(target)
     check_target(target, force, source)
     lock = FileLock(lock_path)
     try:
@@ -47,7 +49,7 @@ def workplace(target: Path, *, force: bool, resume: bool, source: Path | None = 
     try:
         check_target(target, force, source)
         if partial.exists() and not resume:
-            if (partial / JOURNAL).exists() and not force:
+            if is_begun(partial) and not force:
                 raise CorecompressError(
                     f"{partial}: an unfinished run; add --resume to go on with it, or --force to start again"
                 )
@@ -59,11 +61,26 @@ def workplace(target: Path, *, force: bool, resume: bool, source: Path | None = 
         except OSError as problem:
             raise CorecompressError(_disk_problem(problem, target, partial)) from problem
         finally:
-            if partial.exists() and not (partial / JOURNAL).exists():
+            if partial.exists() and not is_begun(partial):
                 shutil.rmtree(partial, ignore_errors=True)
     finally:
         lock_path.unlink(missing_ok=True)
         lock.release()
+
+
+def partial_of(target: Path) -> Path:
+    """The folder that a run writes in before it is published as `target`."""
+    return target.with_name(target.name + ".partial")
+
+
+def lock_of(target: Path) -> Path:
+    """The file that keeps a second process off."""
+    return target.with_name(target.name + ".lock")
+
+
+def is_begun(partial: Path) -> bool:
+    """Whether --resume would find something there."""
+    return (partial / JOURNAL).exists() or (partial / STAGES / JOURNAL).exists()
 
 
 def check_target(target: Path, force: bool, source: Path | None) -> None:
@@ -84,7 +101,7 @@ def check_target(target: Path, force: bool, source: Path | None) -> None:
 def _disk_problem(problem: OSError, target: Path, partial: Path) -> str:
     what = problem.strerror or str(problem)
     where = problem.filename or partial
-    if (partial / JOURNAL).exists():
+    if is_begun(partial):
         return f"{where}: {what}; what is done is kept in {partial}: mend it and add --resume"
     return f"{where}: {what}; nothing was written to {target}"
 

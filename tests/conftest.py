@@ -17,6 +17,9 @@ import checkpoints
 
 from corecompress.demo import demo_folder
 
+collect_ignore = ["plugins"]
+"""Plugins of strangers bring tests of their own, which are for an environment that they are installed in."""
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 

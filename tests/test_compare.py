@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import tiny
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corecompress.measure.frontier import pareto, savings
@@ -53,6 +53,7 @@ def report(points: dict[str, list[tuple[float, float]]], better: str = "lower") 
     return {"axis": "q", "metrics": {"q": {"better": better}}, "rows": rows}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 50)), min_size=1, max_size=30))
 def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
     front = pareto([(float(a), float(b)) for a, b in points])
@@ -79,6 +80,7 @@ def test_higher_is_better_is_turned_around_and_zero_is_left_out() -> None:
     assert [(s.family, s.against, s.bytes) for s in found] == [("a", "b", pytest.approx(200))]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(1, 1e9), st.floats(1e-9, 10)), min_size=2, max_size=9), st.floats(1e-9, 10))
 def test_an_interpolated_size_lies_between_measured_ones(curve: list[tuple[float, float]], quality: float) -> None:
     for s in savings(report({"a": curve, "b": [(1000.0, quality)]})):
@@ -114,6 +116,7 @@ def test_a_comparison_goes_on_and_shows_what_failed(cli: Callable[..., Any], tmp
     rows = {row["name"]: row for row in found["rows"]}
     assert rows["lossless"]["metrics"]["kl"]["value"] == 0
     assert rows["copy"]["metrics"]["kl"]["value"] == 0
+    assert rows["copy"]["family"] == "copy"
     assert rows["step(bits=2)"]["metrics"]["kl"]["value"] > rows["step(bits=4)"]["metrics"]["kl"]["value"] > 0
     assert rows["step(bits=2)"]["bytes"] < rows["step(bits=4)"]["bytes"] < found["source"]["bytes"]
     assert rows["step(bits=2)"]["family"] == rows["step(bits=4)"]["family"] == "step"
@@ -137,3 +140,17 @@ def test_bad_input_is_one_line(refused: Callable[..., str], tmp_path: Path) -> N
     assert "nothing to compare" in refused("compare", "demo", *data)
     assert "named twice" in refused("compare", "demo", "-r", "lossless", "-r", "lossless", *data)
     assert "NAME=DIR" in refused("compare", "demo", "--against", "somewhere", *data)
+
+
+def test_folders_that_differ_in_a_number_are_one_curve_and_one_alone_keeps_its_name() -> None:
+    from corecompress.measure.compare import _of_folders
+
+    names = ["gptq-3bit", "gptq-4bit", "fp16", "awq"]
+    found = {row.name: row.family for row in _of_folders({name: Path(name) for name in names})}
+    assert found == {"gptq-3bit": "gptq", "gptq-4bit": "gptq", "fp16": "fp16", "awq": "awq"}
+
+
+def test_a_figure_that_is_nearly_one_is_not_printed_as_one() -> None:
+    from corecompress.report.units import human_figure
+
+    assert [human_figure(x) for x in (1, 0.9999996, 0.9994, 25.934)] == ["1", "1 − 4e-07", "0.9994", "25.93"]

@@ -86,6 +86,28 @@ def test_a_sentence_encoder_real_and_damaged(minilm: Path, tmp_path: Path, text:
     assert evaluate("demo", tmp_path / "small", text, samples=64).metrics["cosine"].value == 1
 
 
+def test_models_without_a_task_of_their_own_and_half_models(tmp_path: Path, text: str) -> None:
+    """Question answering has two outputs, both count; an encoder alone is loaded as that, not as the whole T5."""
+    import torch
+    import transformers as tf
+
+    size = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    t5 = {"vocab_size": 64, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2}
+    for seed in (0, 1):
+        torch.manual_seed(0)
+        answering = tf.BertForQuestionAnswering(tf.BertConfig(**size, num_attention_heads=2))
+        with torch.no_grad():
+            answering.qa_outputs.bias[1] += seed  # only the second output, the logits of ends, moves
+        for name, model in (("answers", answering), ("half", tf.T5EncoderModel(tf.T5Config(**t5)))):
+            model.save_pretrained(tmp_path / f"{name}-{seed}")
+            tiny.tokenizer(tmp_path / f"{name}-{seed}")
+    same = evaluate(tmp_path / "answers-0", tmp_path / "answers-0", text, samples=8)
+    assert (same.task, same.metrics["relative_error"].value) == ("other", 0)
+    assert evaluate(tmp_path / "answers-0", tmp_path / "answers-1", text, samples=8).metrics["relative_error"].value > 0
+    half = evaluate(tmp_path / "half-0", tmp_path / "half-0", text, samples=8)
+    assert (half.task, half.metrics["cosine"].value) == ("sentence-encoder", 1)
+
+
 def test_an_image_classifier_and_any_other_model(tmp_path: Path) -> None:
     plugin = tmp_path / "pixels.py"
     plugin.write_text(PIXELS)

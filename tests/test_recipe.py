@@ -1,7 +1,9 @@
 """Recipes: text and TOML, options, routing by pattern."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import checkpoints
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 import corecompress
 from corecompress.errors import CorecompressError
-from corecompress.recipe import Spec, parse, parse_data, parse_spec
+from corecompress.recipe import Spec, build_options, parse, parse_data, parse_spec
 
 words = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True).filter(lambda w: w not in ("true", "false", "none"))
 plain = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False)
@@ -55,6 +57,44 @@ def test_examples() -> None:
     assert parse_data("text:org/name:config") == (Spec("text"), "org/name:config")
     with pytest.raises(CorecompressError, match="NAME:SOURCE"):
         parse_data("text")
+
+
+@dataclass(frozen=True)
+class Turned:
+    turn: Literal["none", "hadamard"] = "hadamard"
+    most: int | None = 1
+
+
+@pytest.mark.parametrize(("written", "expected"), [("none", "none"), ("hadamard", "hadamard"), ('"none"', "none")])
+def test_none_is_a_word_where_it_is_one_of_the_choices(written: str, expected: str) -> None:
+    target = type("Target", (), {"Options": Turned})
+    options = build_options("compressor", target, parse_spec(f"turner(turn={written}, most=none)"))
+    assert options == Turned(expected, None)
+
+
+@dataclass(frozen=True)
+class Words:
+    """Options whose values look like something else."""
+
+    pattern: Literal["none", "2:4"] = "2:4"
+    follow: Literal["off", "on"] | None = None
+
+
+class Target:
+    Options = Words
+
+
+def test_words_that_look_like_something_else() -> None:
+    def options(text: str) -> Words:
+        return build_options("compressor", Target, parse_spec(text))
+
+    assert options("lossless(pattern=none)").pattern == "none", "the word, not the value"
+    assert options("lossless(pattern=2:4)").pattern == "2:4"
+    assert options('lossless(pattern="2:4")') == options(str(parse_spec("lossless(pattern=2:4)")))
+    assert options("lossless(follow=none)").follow is None
+    assert options("lossless(follow=on)").follow == "on"
+    with pytest.raises(CorecompressError, match="one of none, 2:4"):
+        options("lossless(pattern=1:4)")
 
 
 @pytest.fixture

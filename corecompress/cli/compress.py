@@ -28,6 +28,12 @@ from corecompress.cli import common
     metavar="KL",
     help="Search the bits for this KL on --data, in nats.",
 )
+@click.option(
+    "--target-loss",
+    type=click.FloatRange(0, min_open=True),
+    metavar="X",
+    help="Stop training (distill) when the loss on the evaluation split is X.",
+)
 @click.option("--cache", metavar="DIR", help="Keep calibration there, for other runs on the same SRC and data.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was killed.")
 @click.option("--no-evaluate", is_flag=True, help="With --data: do not measure what a lossy recipe cost.")
@@ -61,18 +67,21 @@ def command(
 
     from corecompress import api
     from corecompress.push import check_push, push
+    from corecompress.ranks import is_follower
     from corecompress.report.tables import compressed_table
 
     common.warn_unknown_plugins()
     if repo_id is not None:
         check_push(repo_id)
     begun = time.perf_counter()
+    if is_follower():  # what there is to say, the leader says
+        as_json, quiet = False, True
     with common.progress(quiet or as_json) as progress:
         summary = api.compress(
             src, out, shard_bytes=shard_size, evaluated=not no_evaluate, progress=progress, **settings
         )
     common.emit(summary, compressed_table, as_json, quiet, seconds=round(time.perf_counter() - begun, 3))
-    if repo_id is not None:
+    if repo_id is not None and not is_follower():
         address = push(Path(out), repo_id, private)
         if not (as_json or quiet):
             click.echo(f"pushed: {address}")

@@ -31,11 +31,11 @@ def main() -> None:
     config = json.loads((Path(folder) / "config.json").read_bytes())
     getattr(transformers, (config.get("architectures") or [""])[0], None)
     from corecompress.hf.load import load_model
-    from corecompress.measure.outputs import AUTO
+    from corecompress.measure.outputs import auto_class
 
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     begun = time.perf_counter()
-    model = load_model(Path(folder), AUTO[task], dtype="auto").eval().to(where)
+    model = load_model(Path(folder), auto_class(task, Path(folder)), dtype="auto").eval().to(where)
     _wait(where)
     found: dict[str, Any] = {"load": time.perf_counter() - begun, "device": str(where)}
     with torch.inference_mode():

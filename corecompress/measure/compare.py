@@ -11,8 +11,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +22,9 @@ from corecompress.components import Progress
 from corecompress.errors import CorecompressError
 from corecompress.hashing import hash_bytes, hash_file
 from corecompress.measure.evaluate import Evaluator, Options
+from corecompress.measure.process import run_command
 from corecompress.measure.task import AXIS, LABELS
-from corecompress.plugins import environment, registry
+from corecompress.plugins import registry
 from corecompress.recipe import Recipe, Spec, parse
 from corecompress.routing import resolve
 from corecompress.run import Settings
@@ -62,7 +61,7 @@ def compare(
     from corecompress.report.comparison import write_markdown, write_page
     from corecompress.report.plots import write_plots
 
-    wanted = [*(_of_recipe(text) for text in recipes), *(_of_folder(name, path) for name, path in against.items())]
+    wanted = [*(_of_recipe(text) for text in recipes), *_of_folders(against)]
     if not wanted:
         raise CorecompressError("nothing to compare; name recipes with -r, or folders with --against NAME=DIR")
     twice = [row.name for row in wanted if [w.name for w in wanted].count(row.name) > 1]
@@ -99,9 +98,11 @@ def _of_recipe(text: str) -> Wanted:
     return Wanted(text, family_of(recipe), text.strip(), recipe=text)
 
 
-def _of_folder(name: str, folder: Path) -> Wanted:
-    family = re.sub(r"[\s_:,-]*\d+(\.\d+)?\s*-?(bits?|b)?$", "", name) or name
-    return Wanted(name, family, name, folder=folder)
+def _of_folders(against: dict[str, Path]) -> list[Wanted]:
+    """Folders whose names differ in the number at their end (gptq-3, gptq-4) are one curve; others keep their names."""
+    families = {name: re.sub(r"[\s_:,-]*\d+(\.\d+)?\s*-?(bits?|b)?$", "", name) or name for name in against}
+    alone = {name for name, family in families.items() if list(families.values()).count(family) == 1}
+    return [Wanted(n, n if n in alone else families[n], n, folder=path) for n, path in against.items()]
 
 
 def family_of(recipe: Recipe) -> str:
@@ -185,8 +186,8 @@ class _Runner:
             if self.settings.max_memory is not None:
                 more += ["--max-memory", str(self.settings.max_memory)]
             command = ["compress", self.source, "-o", str(folder), "-r", text, "--resume", "--no-evaluate", "-q", *more]
-            seconds, peak = run_command(command)
-            times.write_text(json.dumps({"seconds": seconds, "peak": peak}), encoding="utf-8")
+            ran = run_command(command)
+            times.write_text(json.dumps({"seconds": ran.seconds, "peak": ran.peak}), encoding="utf-8")
         kept = json.loads(times.read_text(encoding="utf-8"))
         summary = inspect_folder(folder)
         tensors = self._tensors(summary, folder)
@@ -224,9 +225,9 @@ class _Runner:
             return {}
         dense = folder.parent / "dense"
         self.progress.start(f"restoring {folder.parent.name}", 0)
-        seconds, _ = run_command(["decompress", str(folder), "-o", str(dense), "--force", "-q"])
+        ran = run_command(["decompress", str(folder), "-o", str(dense), "--force", "-q"])
         shutil.rmtree(dense, ignore_errors=True)
-        return {"restored": seconds}
+        return {"restored": ran.seconds}
 
     def _evaluate(self, folder: Path, seconds: dict[str, float | None]) -> dict[str, Any]:
         begun = time.perf_counter()
@@ -253,32 +254,6 @@ class _Runner:
             "tensors": [],
             "peak_bytes": {},
         }
-
-
-def run_command(arguments: list[str]) -> tuple[float, int]:
-    """Run our command line in a process of its own: (seconds, bytes of peak resident memory).
-
-    Raises CorecompressError with the line that it ended with.
-    """
-    code = "from corecompress.cli import main; main()"
-    begun = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment(),
-    )
-    assert process.stderr is not None
-    said = process.stderr.read()
-    process.stderr.close()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        lines = said.strip().splitlines() or [f"{arguments[0]} ended with exit code {process.returncode}"]
-        raise CorecompressError(lines[-1].removeprefix("corecompress: "))
-    scale = 1 if sys.platform == "darwin" else 1024
-    return round(time.perf_counter() - begun, 3), usage.ru_maxrss * scale
 
 
 def _size(shape: tuple[int, ...]) -> int:

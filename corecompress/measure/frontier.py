@@ -47,23 +47,30 @@ def pareto(points: list[tuple[float, float]]) -> set[int]:
 def savings(report: dict[str, Any]) -> list[Saving]:
     """Every family against every other, at each quality of the other that lies between its own measured points.
 
-    Interpolated linearly in log bytes over log badness, between the points of the family's own Pareto front; never
-    outside of them. A family needs two points of a badness above 0.
+    Interpolated between the points of the family's own Pareto front, never outside of them (at_quality).
     """
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in measured(report):
         curves.setdefault(row["family"], []).append((badness(report, row), float(row["bytes"])))
     found = []
     for family, points in curves.items():
-        curve = _front([point for point in points if point[0] > 0])
         for against, others in curves.items():
-            if against == family or len(curve) < 2:
-                continue
-            for quality, size in sorted(others):
-                if curve[0][0] <= quality <= curve[-1][0]:
-                    own = _interpolated(curve, quality)
+            for quality, size in sorted(others) if against != family else []:
+                own = at_quality(points, quality)
+                if own is not None:
                     found.append(Saving(family, against, quality, own, round(size), 100 * (1 - own / size)))
     return found
+
+
+def at_quality(points: list[tuple[float, float]], quality: float) -> float | None:
+    """The size at that badness on a curve of measured points (badness, size), None outside of them.
+
+    Interpolated linearly in log size over log badness, between the points that no other of the curve beats.
+    """
+    curve = _front([point for point in points if point[0] > 0])
+    if len(curve) < 2 or not curve[0][0] <= quality <= curve[-1][0]:
+        return None
+    return _interpolated(curve, quality)
 
 
 def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -33,6 +33,13 @@ AUTO = {
 }
 
 
+def auto_class(task: str, folder: Path) -> str | None:
+    """The class of transformers to load a folder with; None: the one that its config.json names, as for an encoder that
+    is half of a model (T5EncoderModel), of which AutoModel would make the whole."""
+    named = str((json.loads((folder / "config.json").read_bytes()).get("architectures") or [""])[0])
+    return None if task == "sentence-encoder" and named.endswith("EncoderModel") else AUTO[task]
+
+
 @dataclass(frozen=True)
 class Rows:
     """values: float32 tensor [rows, width]; targets: the right index of each row, int64, −1 where there is none;
@@ -63,8 +70,8 @@ class Outputs:
     def __init__(self, model: Any, task: Task, folder: Path, seed: int):
         self.model, self.task, self.folder, self.seed = model, task, folder, seed
         self.device = next(model.parameters()).device
-        self.mask_id = _mask_id(folder) if task == "masked-lm" else 0
-        self.pooling = _pooling(folder)
+        self.mask_id = mask_id(folder) if task == "masked-lm" else 0
+        self.pooling = pooling_of(folder)
 
     def of(self, batch: dict[str, NDArray[Any]], number: int) -> Iterator[Rows]:
         """The rows of a batch, in pieces that fit into memory."""
@@ -149,17 +156,24 @@ class Outputs:
         mask = self._tensor(batch["attention_mask"])
         hidden = self.model(input_ids=self._tensor(batch["input_ids"]), attention_mask=mask).last_hidden_state.float()
         documents = _by_token(batch["document"], batch["input_ids"].shape).max(1)
-        return Rows(_pool(hidden, mask, self.pooling), np.full(len(documents), -1), documents, self.task)
+        return Rows(pool(hidden, mask, self.pooling), np.full(len(documents), -1), documents, self.task)
 
     def _other(self, batch: dict[str, NDArray[Any]], random: np.random.Generator) -> Rows:
+        import torch
+
         known = inspect.signature(self.model.forward).parameters
         passed = {key: self._tensor(value) for key, value in batch.items() if key in known and value.dtype != object}
         if not passed:
             names = ", ".join(batch)
             raise CorecompressError(f"--data: the model's forward takes none of what it holds ({names})")
-        out = self.model(**passed)
-        values = [value for value in out.values() if hasattr(value, "is_floating_point") and value.is_floating_point()]
-        rows = values[0].float().reshape(len(next(iter(passed.values()))), -1)
+        try:
+            out = self.model(**passed)
+        except Exception as problem:
+            reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
+            raise CorecompressError(f"--data: {', '.join(passed)} alone the model can't run on ({reason})") from None
+        count = len(next(iter(passed.values())))
+        found = [v for v in out.values() if hasattr(v, "is_floating_point") and v.is_floating_point() and v.ndim]
+        rows = torch.cat([value.float().reshape(count, -1) for value in found if len(value) == count], 1)
         documents = batch["document"]
         return Rows(rows, np.full(len(rows), -1), _by_token(documents, (len(rows), 1)).max(1), self.task)
 
@@ -180,7 +194,8 @@ def _pick(logits: Any, keep: NDArray[np.bool_]) -> Any:
     return logits[torch.from_numpy(keep).to(logits.device)].float()
 
 
-def _mask_id(folder: Path) -> int:
+def mask_id(folder: Path) -> int:
+    """The id of the tokenizer's mask token. Raises CorecompressError where there is none."""
     from transformers import AutoTokenizer
 
     try:
@@ -195,7 +210,7 @@ def _mask_id(folder: Path) -> int:
     return int(found)
 
 
-def _pooling(folder: Path) -> str:
+def pooling_of(folder: Path) -> str:
     """How a sentence-transformers folder pools: mean, cls, max or last."""
     path = folder / "1_Pooling" / "config.json"
     if not path.exists():
@@ -205,7 +220,7 @@ def _pooling(folder: Path) -> str:
     return next((mode for key, mode in modes.items() if config.get(f"pooling_mode_{key}")), "mean")
 
 
-def _pool(hidden: Any, mask: Any, pooling: str) -> Any:
+def pool(hidden: Any, mask: Any, pooling: str) -> Any:
     """[n, length, width] -> [n, width]."""
     import torch
 

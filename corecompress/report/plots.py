@@ -196,7 +196,8 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 
 def tensors(report: dict[str, Any]) -> Figure | None:
     """Bits and errors a tensor, side by side; where there are many, tensors that differ in numbers only are one bar."""
-    rows = [row for row in measured(report) if row["tensors"]][:MOST_ROWS]
+    every = [row for row in measured(report) if row["tensors"]]
+    rows = every[:MOST_ROWS]
     if not rows:
         return None
     grouped = [_groups(row["tensors"]) for row in rows]
@@ -215,9 +216,9 @@ def tensors(report: dict[str, Any]) -> Figure | None:
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlabel(label, fontsize=11)
         axes.grid(False, axis="y")
-    figure.suptitle(
-        f"{report['source']['name']}: tensors (* stands for any number; means weighted by size)", fontsize=13
-    )
+    shown = f"; the first {len(rows)} of {len(every)} recipes" if len(rows) < len(every) else ""
+    about = f"* stands for any number; means weighted by size{shown}"
+    figure.suptitle(f"{report['source']['name']}: tensors ({about})", fontsize=13)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=10, frameon=False, loc="outside lower center", ncols=min(3, len(rows)))
     return figure

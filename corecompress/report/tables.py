@@ -52,12 +52,17 @@ def compressed_table(summary: Summary, seconds: float | None = None) -> Renderab
         table.add_row(
             what, human_bytes(before), human_bytes(after), _saved(before, after), style="bold" if what == "all" else ""
         )
-    before_bits = 8 * summary.source_bytes / summary.parameters if summary.parameters else math.nan
+    parameters = summary.source_parameters or summary.parameters
+    if parameters != summary.parameters:
+        table.add_row(
+            "parameters", f"{parameters:,}", f"{summary.parameters:,}", _saved(parameters, summary.parameters)
+        )
+    before_bits = 8 * summary.source_bytes / parameters if parameters else math.nan
     table.add_row("bits per weight", f"{before_bits:.2f}", f"{summary.bits_per_weight:.2f}", "")
     took = f" in {human_seconds(seconds)}" if seconds is not None else ""
     count = len(summary.tensors)
     lines = [f"{summary.path}: {count} tensors, {summary.parameters:,} parameters, recipe {summary.recipe}{took}"]
-    if seconds is not None:
+    if seconds is not None and summary.kind == "compressed":
         lines.append("Every tensor was decoded again and checked.")
     if summary.source and summary.source.get("left_behind"):
         lines.append("Left behind (other copies of the weights): " + ", ".join(summary.source["left_behind"]))
@@ -127,7 +132,12 @@ def plan_table(plan: Plan) -> RenderableType:
         for text, count, before, after in plan.rules:
             rules.add_row(text, str(count), human_bytes(before), human_bytes(after))
         parts += [table, rules]
-    for stage in plan.model_stages:
+    if plan.first_stage:
+        figures = _table(plan.model_stages[0], ("", "left"), ("", "right"))
+        for name, value in plan.first_stage.items():
+            figures.add_row(name, _planned(name, value))
+        parts.append(figures)
+    for stage in plan.model_stages if plan.tensors else ():
         parts.append(
             Text(f"first {stage} makes another checkpoint; what follows is shown for the tensors as they are now")
         )
@@ -140,6 +150,17 @@ def plan_table(plan: Plan) -> RenderableType:
         cost = f"about {human_seconds(plan.seconds)}, memory at most {human_bytes(plan.memory)}"
         parts.append(Text(f"{size}, {cost} (estimated from samples; nothing was written)"))
     return Group(*parts)
+
+
+def _planned(name: str, value: Any) -> str:
+    """A model stage's figure as a person reads it."""
+    if name.endswith("bytes"):
+        return human_bytes(value)
+    if name.endswith("seconds"):
+        return human_seconds(value)
+    if isinstance(value, float):
+        return human_figure(value, 3)
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def verified_table(verified: Verified) -> RenderableType:
@@ -188,31 +209,35 @@ def plugins_table(plugins: list[Plugin]) -> RenderableType:
             "\n".join(provides),
             plugin.source,
         )
-        notes += [Text(f"{plugin.distribution} {plugin.version}: {problem}") for problem in plugin.problems]
+        notes += [Text(f"{plugin.distribution} {plugin.version}: {line}") for line in plugin.problems + plugin.notes]
     if not plugins:
         notes.append(Text("no plugin is installed; pip install corecompress-lossless"))
     return Group(table, *notes)
 
 
-def component_table(provided: Provided, target: type[Any]) -> RenderableType:
-    """One component: where it comes from, and its options with type, default and meaning."""
+def component_table(provided: Provided, target: type[Any], command: str) -> RenderableType:
+    """One component: where it comes from, its options with type, default and meaning, and a command that uses it."""
     import typing
 
     component, plugin = provided.component, provided.plugin
     head = f"{provided.kind} {component.name}: {component.summary}"
     origin = f"from {plugin.distribution} {plugin.version} ({component.target}, API {component.api})"
+    origin += "" if plugin.bundled else ", not bundled"
+    usage = [Text(""), Text(command)] if command else []
+    if waived := [Text(f"waives the check {name}: {reason}") for name, reason in component.waivers.items()]:
+        usage = [*waived, *usage]
     if not dataclasses.fields(target.Options):
-        return Group(Text(head, style="bold"), Text(origin), Text("It has no options."))
+        return Group(Text(head, style="bold"), Text(origin), Text("It has no options."), *usage)
     table = _table("", ("option", "left"), ("type", "left"), ("default", "left"), ("meaning", "left"))
     types = typing.get_type_hints(target.Options)
     for field in dataclasses.fields(target.Options):
         table.add_row(
             field.name, describe_type(types[field.name]), str(_default(field)), field.metadata.get("help", "")
         )
-    return Group(Text(head, style="bold"), Text(origin), table)
+    return Group(Text(head, style="bold"), Text(origin), table, *usage)
 
 
-def component_json(provided: Provided, target: type[Any]) -> dict[str, Any]:
+def component_json(provided: Provided, target: type[Any], command: str) -> dict[str, Any]:
     """The same as plain values."""
     import typing
 
@@ -226,7 +251,7 @@ def component_json(provided: Provided, target: type[Any]) -> dict[str, Any]:
         }
         for f in dataclasses.fields(target.Options)
     ]
-    shown = {"kind": provided.kind, **dataclasses.asdict(provided.component), "options": options}
+    shown = {"kind": provided.kind, **dataclasses.asdict(provided.component), "options": options, "command": command}
     return {**shown, "distribution": provided.plugin.distribution, "version": provided.plugin.version}
 
 

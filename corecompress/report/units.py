@@ -6,7 +6,7 @@ from __future__ import annotations
 def human_bytes(n: float) -> str:
     """1234567 -> "1.23 MB" (powers of ten, as disks and hubs count)."""
     for unit in ("B", "kB", "MB", "GB"):
-        if abs(n) < 1000 or unit == "GB":
+        if abs(n) < 999.5 or unit == "GB":
             return f"{n:.0f} B" if unit == "B" else f"{n:.3g} {unit}" if n < 1000 else f"{n:.0f} {unit}"
         n /= 1000
     raise AssertionError
@@ -20,7 +20,9 @@ def human_seconds(seconds: float) -> str:
 
 
 def human_figure(value: float, digits: int = 4) -> str:
-    """A measured figure in so many significant digits: "25.93", "0.01234", "0", "2.1e-05"."""
+    """A measured figure in so many significant digits: "25.93", "0.01234", "0", "2.1e-05", "1 − 3.8e-07"."""
     if value == 0:
         return "0"
+    if value != 1 and f"{value:.{digits}g}" == "1" and digits > 2:  # a cosine that is nearly, but not exactly, 1
+        return f"1 {'−' if value < 1 else '+'} {abs(1 - value):.2g}"
     return f"{value:.{digits}g}" if 1e-4 <= abs(value) < 1e6 else f"{value:.{digits - 1}e}"

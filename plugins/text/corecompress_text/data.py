@@ -95,7 +95,7 @@ class Text:
         """
         check_split(split)
         rows = self.corpus.rows[split]
-        count = self._samples(split)
+        count = self.corpus.samples(split, self.wanted)
         if count == 0:
             raise self._too_short(split, rows.tokens)
         order = np.random.default_rng([seed, len(split)]).permutation(count)
@@ -103,14 +103,6 @@ class Text:
         make = {"windows": self._windows, "sentences": self._sentences, "vectors": self._vectors}[self.wanted.form]
         for at in range(start * size, count, size):
             yield make(split, order[at : at + size])
-
-    def _samples(self, split: str) -> int:
-        rows = self.corpus.rows[split]
-        return rows.tokens // self._inner() if self.wanted.form == "windows" else len(rows)
-
-    def _inner(self) -> int:
-        known = self.corpus.vocabulary
-        return max(1, self.wanted.length - len(known.prefix) - len(known.suffix))
 
     def _too_short(self, split: str, tokens: int) -> CorecompressError:
         share = {"calibration": self.options.calibration, "evaluation": self.options.evaluation}
@@ -125,7 +117,8 @@ class Text:
         return CorecompressError(f"text: the {split} split ({part:.0%}) holds no document; give more text")
 
     def _windows(self, split: str, numbers: NDArray[np.int64]) -> Batch:
-        known, rows, inner = self.corpus.vocabulary, self.corpus.rows[split], self._inner()
+        known, rows = self.corpus.vocabulary, self.corpus.rows[split]
+        inner = self.corpus.room(self.wanted.length)
         spans = [rows.span(int(n) * inner, (int(n) + 1) * inner) for n in numbers]
         head, tail = np.array(known.prefix, np.int64), np.array(known.suffix, np.int64)
 
@@ -144,7 +137,8 @@ class Text:
         return batch
 
     def _sentences(self, split: str, numbers: NDArray[np.int64]) -> Batch:
-        known, rows, inner = self.corpus.vocabulary, self.corpus.rows[split], self._inner()
+        known, rows = self.corpus.vocabulary, self.corpus.rows[split]
+        inner = self.corpus.room(self.wanted.length)
         found = [rows.row(int(n)) for n in numbers]
         longest = max(min(len(ids), inner) for _, ids, _ in found) + len(known.prefix) + len(known.suffix)
         shape = (len(found), longest)

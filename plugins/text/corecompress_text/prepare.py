@@ -19,17 +19,17 @@ import numpy as np
 
 from corecompress.errors import CorecompressError
 from corecompress_text import vocabulary
-from corecompress_text.cleaning import Cleaner, Document, StepReport
+from corecompress_text.cleaning import Cleaner, Document, StepReport, batches
 from corecompress_text.options import Form, Options
 from corecompress_text.sources import Source, remove
 from corecompress_text.splitting import SPLITS, sentences, splitter
 from corecompress_text.store import Rows, Writer
 from corecompress_text.vocabulary import Vocabulary
 
-BATCH = 1000
-"""Documents that are tokenised at a time."""
-
 SAMPLES = 5
+
+KEPT_SECONDS = 30 * 24 * 3600
+"""A preparation that was not used for so long is removed from the cache."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,18 @@ class Prepared:
         self.steps = [StepReport(**step) for step in self.meta["steps"]]
         self.rows = {split: Rows(folder / f"{split}.arrow") for split in SPLITS}
 
+    def room(self, length: int) -> int:
+        """Tokens of a text in a window or sentence of this length, which the tokenizer's own ones are a part of."""
+        own = len(self.vocabulary.prefix) + len(self.vocabulary.suffix)
+        if length <= own:
+            raise CorecompressError(f"text(length={length}): has no room beside {own} special tokens; make it longer")
+        return length - own
+
+    def samples(self, split: str, wanted: Wanted) -> int:
+        """Windows, sentences or vectors of a split."""
+        rows = self.rows[split]
+        return rows.tokens // self.room(wanted.length) if wanted.form == "windows" else len(rows)
+
     def weights(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Inverse document frequencies, float32 [vocabulary]."""
         return np.load(self.folder / "idf.npy")  # type: ignore[no-any-return]
@@ -60,6 +72,7 @@ def prepared(folder: Path, source: Source, options: Options, wanted: Wanted) -> 
     """The prepared corpus in `folder`, made if it isn't there. Raises CorecompressError for an empty corpus."""
     if not (folder / "meta.json").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _forget(folder.parent)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix="making-"))
         try:
             _make(scratch, source, options, wanted)
@@ -75,13 +88,21 @@ def prepared(folder: Path, source: Source, options: Options, wanted: Wanted) -> 
     return Prepared(folder)
 
 
+def _forget(cache: Path) -> None:
+    """Remove what nobody used for a while: preparations, what killed runs left, kept standard input."""
+    for path in (*cache.iterdir(), *cache.glob("stdin/*")):
+        if path.name != "stdin" and time.time() - path.stat().st_mtime > KEPT_SECONDS:
+            remove(path)
+
+
 def _make(folder: Path, source: Source, options: Options, wanted: Wanted) -> None:
     begun = time.perf_counter()
     split_of = splitter(source, options)
     where = wanted.tokenizer
     if where in vocabulary.TRAINED:
         where = str(folder / "tokenizer")
-        learn = (d.text for d in _cleaned(source, options, wanted, split_of, folder)[0] if d.split != "evaluation")
+        documents, _ = _cleaned(source, options, wanted, split_of, folder)
+        learn = ([d.text for d in batch if d.split != "evaluation"] for batch in batches(documents))
         segmented = any(map(options.wants, ("segment", "tags", "stopwords")))
         vocabulary.train(wanted.tokenizer, options.vocabulary, learn, segmented, Path(where))
     tokenizer = vocabulary.load(where)
@@ -89,7 +110,7 @@ def _make(folder: Path, source: Source, options: Options, wanted: Wanted) -> Non
     documents, cleaner = _cleaned(source, options, wanted, split_of, folder)
     joiner = source.joiner if wanted.form == "windows" else None
     store = _Store(folder, tokenizer.backend_tokenizer, known, wanted, joiner, options.wants("tags"))
-    for batch in _batches(documents):
+    for batch in batches(documents):
         store.add(batch)
     store.close()
     if not store.documents:
@@ -132,19 +153,6 @@ def _documents(source: Source, form: Form, split_of: Callable[[str, int], str]) 
                 yield Document(number, sentence, split)
         else:
             yield Document(number, text, split)
-
-
-def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if len(batch) == BATCH or characters > 4_000_000:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
 class _Store:

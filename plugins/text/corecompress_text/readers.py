@@ -24,6 +24,9 @@ SAMPLE = 1 << 20
 LONGEST = 1 << 20
 """Characters of a document that has no end: a line or paragraph longer than this is cut, so that memory is bounded."""
 
+PACKED = {b"\x1f\x8b": ".gz", b"\x28\xb5": ".zst"}
+"""How a packed file begins."""
+
 Unit = str
 """What a document of a running text is: "file", "paragraph" or "line"."""
 
@@ -38,7 +41,10 @@ class Tally:
 
 def open_binary(path: Path) -> IO[bytes]:
     """The file's bytes, unpacked if it is .gz or .zst."""
-    suffix = path.suffix.lower()
+    return _unpacked(path, path.suffix.lower())
+
+
+def _unpacked(path: Path, suffix: str) -> IO[bytes]:
     if suffix == ".gz":
         return gzip.open(path, "rb")  # type: ignore[return-value]
     if suffix == ".zst":
@@ -64,25 +70,63 @@ def detect_encoding(sample: bytes, path: Path) -> str:
     for mark, name in (*marks, (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
         if sample.startswith(mark):
             return name
+    if b"\0" in sample and (wide := _unmarked_utf16(sample)):
+        return wide
     controls = sum(sample.count(bytes([code])) for code in (*range(1, 9), *range(14, 27)))
     if b"\0" in sample or controls > len(sample) // 20:
-        raise CorecompressError(f"{path}: looks binary, not like text; name text files")
+        raise CorecompressError(f"{path}: looks binary, not like text; name text files, or write encoding=…")
     decoded = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(sample)
-    wrong = len(_ESCAPED.findall(decoded))
+    wrong = len(_MARKED.findall(decoded))
     if wrong == 0 or wrong * 20 < sum(character > "\x7f" for character in decoded):
         return "utf-8"
+    return _guessed(sample[: 1 << 16]) or "utf-8"
+
+
+def _unmarked_utf16(sample: bytes) -> str | None:
+    """UTF-16 without a mark, where at least a third of the characters are Latin: every other byte of those is 0."""
+    half = len(sample) // 2
+    first, second = sample[0 : 2 * half : 2].count(0), sample[1 : 2 * half : 2].count(0)
+    if min(first, second) * 20 > half or max(first, second) * 3 < half:
+        return None
+    name = "utf-16-le" if second > first else "utf-16-be"
+    begin = sample[:8192].decode(name, "replace")
+    readable = sum(character.isprintable() or character.isspace() for character in begin)
+    return name if readable * 20 >= len(begin) * 19 else None
+
+
+def _guessed(sample: bytes) -> str | None:
+    """What charset-normalizer says of the whole; where a wrong byte spoils that, what it says of most of the lines."""
     from charset_normalizer import from_bytes
 
-    matches = from_bytes(sample[: 1 << 16])
+    sample = sample[: sample.rfind(b"\n") + 1] or sample  # not within a character
+    found = from_bytes(sample)
+    if found.best() is None:
+        lines = sample.splitlines(keepends=True)
+        step = max(1, len(lines) // 8)
+        pieces = [from_bytes(b"".join(lines[at : at + step])) for at in range(0, len(lines), step)]
+        names = [_name(piece) for piece in pieces if piece.best() is not None]
+        return max(names, key=names.count, default=None)
+    return _name(found)
+
+
+def _name(matches: Any) -> str:
     best = matches.best()
-    if best is None:
-        return "utf-8"
     as_good = {match.encoding for match in matches if match.chaos <= best.chaos + 0.02 and match.chaos < 0.1}
     western = as_good & {"cp1252", "latin_1", "cp1250", "cp1254", "cp1257"}  # one-byte code pages look alike
-    return "cp1252" if best.encoding.startswith(("cp12", "latin", "iso")) and western else best.encoding
+    return "cp1252" if best.encoding.startswith(("cp12", "latin", "iso")) and western else str(best.encoding)
 
 
-_ESCAPED = re.compile("[\udc80-\udcff]")
+_MARK = "\udcff"
+_MARKED = re.compile("[\udc80-\udcff]")
+
+
+def _mark(problem: UnicodeError) -> tuple[str, int]:
+    """A codec's error handler: a mark for every byte that can't be decoded ("surrogateescape" stops at ASCII ones)."""
+    assert isinstance(problem, UnicodeDecodeError)
+    return _MARK * (problem.end - problem.start), problem.end
+
+
+codecs.register_error("corecompress-mark", _mark)
 
 
 def decoded_chunks(path: Path, tally: Tally, encoding: str | None = None) -> Iterator[str]:
@@ -90,7 +134,7 @@ def decoded_chunks(path: Path, tally: Tally, encoding: str | None = None) -> Ite
     name = encoding or detect_encoding(read_sample(path), path)
     tally.encodings[str(path)] = name
     try:
-        decode = codecs.getincrementaldecoder(name)("surrogateescape")
+        decode = codecs.getincrementaldecoder(name)("corecompress-mark")
     except LookupError:
         raise CorecompressError(f"encoding '{name}' is unknown; write one that Python knows, such as utf-8") from None
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
@@ -105,7 +149,7 @@ def decoded_chunks(path: Path, tally: Tally, encoding: str | None = None) -> Ite
 
 def _mended(text: str, tally: Tally) -> Iterator[str]:
     if text and not text.isascii():
-        text, wrong = _ESCAPED.subn("�", text)
+        text, wrong = _MARKED.subn("�", text)
         tally.undecodable += wrong
     if text:
         yield text
@@ -236,7 +280,7 @@ def _lines(chunks: Iterator[str]) -> Iterator[str]:
 def comma_separated(path: Path, column: str | None, tally: Tally, encoding: str | None) -> Iterator[str]:
     """A document a row of .csv or .tsv, whose first row names the columns."""
     csv.field_size_limit(2**31 - 1)
-    tabs = Path(path.name.removesuffix(".gz").removesuffix(".zst")).suffix.lower() == ".tsv"
+    tabs = kind_of(path) == ".tsv"
     lines = (line + "\n" for line in _lines(decoded_chunks(path, tally, encoding)))
     rows = csv.reader(lines, delimiter="\t" if tabs else ",")
     try:
@@ -262,9 +306,7 @@ def columnar(path: Path, column: str | None, tally: Tally, encoding: str | None)
     with _seekable(path) as file:
         try:
             schema, batches = _open_columns(file, path)
-            text = {
-                f.name: str for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
-            }  # string views come as strings
+            text = {f.name: str for f in schema if _holds_text(f.type)}
             if column is not None and column not in schema.names:
                 raise _no_column(path, column, schema.names)
             chosen = column or choose_column(text or dict.fromkeys(schema.names, object), path)
@@ -276,6 +318,14 @@ def columnar(path: Path, column: str | None, tally: Tally, encoding: str | None)
         except (pa.ArrowInvalid, OSError) as problem:
             reason = " ".join(str(problem).split())[:120]
             raise CorecompressError(f"{path}: can't be read ({reason}); fetch it again") from None
+
+
+def _holds_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _holds_text(kind.value_type)
+    return any((pa.types.is_string(kind), pa.types.is_large_string(kind), pa.types.is_string_view(kind)))
 
 
 def _open_columns(file: IO[bytes], path: Path) -> tuple[Any, Callable[[str], Iterator[Any]]]:
@@ -335,9 +385,33 @@ PAGES = {".html": html_text, ".htm": html_text, ".xhtml": html_text}
 def kind_of(path: Path) -> str:
     """The suffix that tells the format, below .gz and .zst."""
     name = path.name.lower()
-    for packed in (".gz", ".zst"):
+    for packed in PACKED.values():
         name = name.removesuffix(packed)
     return Path(name).suffix
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that a nameless file (standard input) should have, by how it begins: .txt where nothing else fits."""
+    with open(path, "rb") as file:
+        packed = PACKED.get(file.read(2), "")
+    try:
+        with _unpacked(path, packed) as file:
+            begin = file.read(1 << 16)
+    except (OSError, EOFError, zstandard.ZstdError):
+        begin = b""
+    signs = ((b"PAR1", ".parquet"), (b"ARROW1", ".arrow"), (b"\xff\xff\xff\xff", ".arrow"))
+    found = next((suffix for sign, suffix in signs if begin.startswith(sign)), None)
+    return (found or _kind_of_text(begin)) + packed
+
+
+def _kind_of_text(begin: bytes) -> str:
+    line = begin.lstrip().partition(b"\n")[0]
+    if line[:5].lower() == b"<html" or line[:14].lower() == b"<!doctype html":
+        return ".html"
+    try:
+        return ".jsonl" if isinstance(json.loads(line), dict) else ".txt"
+    except ValueError:
+        return ".txt"
 
 
 def is_known(path: Path) -> bool:

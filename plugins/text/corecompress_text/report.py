@@ -23,6 +23,7 @@ def make_report(corpus: Prepared, wanted: Wanted, options: Options) -> DataRepor
         "encoding": ", ".join(meta["encodings"]) or "–",
         "undecodable bytes": meta["undecodable"],
         "form": f"{wanted.form}, length {wanted.length}" if wanted.form != "vectors" else "vectors",
+        **_cut_off(corpus, wanted),
         "split by": options.split,
         "tokenizer": tokenizer,
         **_vocabulary(corpus),
@@ -35,28 +36,29 @@ def make_report(corpus: Prepared, wanted: Wanted, options: Options) -> DataRepor
     tables = {}
     if steps:
         tables["cleaning"] = (("step", "documents in", "out", "characters removed", "seconds"), steps)
-    tables["splits"] = (
-        ("split", "documents", "rows", "characters", "tokens", "tokens a row: median", "90 %", "longest"),
-        [_split_row(corpus, split) for split in SPLITS],
-    )
+    unit = {"windows": "document", "sentences": "sentence", "vectors": "document"}[wanted.form]
+    columns = ("split", "documents", "characters", "tokens", wanted.form, f"tokens a {unit}: median", "90 %", "longest")
+    tables["splits"] = (columns, [_split_row(corpus, split, wanted) for split in SPLITS])
     samples = [f"[{sample['split']}] {sample['text']}\n  {' '.join(sample['tokens'])}" for sample in meta["samples"]]
     return DataReport(figures, tables, samples)
 
 
-def _split_row(corpus: Prepared, split: str) -> tuple[Any, ...]:
+def _split_row(corpus: Prepared, split: str, wanted: Wanted) -> tuple[Any, ...]:
     rows = corpus.rows[split]
-    lengths = rows.lengths()
-    median, most, longest = (int(np.percentile(lengths, q)) for q in (50, 90, 100)) if len(lengths) else (0, 0, 0)
-    return (
-        split,
-        rows.distinct_documents(),
-        len(rows),
-        corpus.meta["characters"][split],
-        rows.tokens,
-        median,
-        most,
-        longest,
-    )
+    up_to = np.cumsum(rows.lengths())
+    typical = [int(np.searchsorted(up_to, share * up_to[-1])) if len(rows) else 0 for share in (0.5, 0.9, 1)]
+    characters = corpus.meta["characters"][split]
+    return (split, rows.distinct_documents(), characters, rows.tokens, corpus.samples(split, wanted), *typical)
+
+
+def _cut_off(corpus: Prepared, wanted: Wanted) -> dict[str, str]:
+    """What of the tokens lies beyond the longest sentence that the model shall see."""
+    if wanted.form != "sentences":
+        return {}
+    lengths = [corpus.rows[split].lengths() for split in SPLITS]
+    beyond = sum(int((np.maximum(np.arange(len(n)) - corpus.room(wanted.length), 0) * n).sum()) for n in lengths)
+    total = sum(rows.tokens for rows in corpus.rows.values())
+    return {"cut off behind the length": f"{100 * beyond / max(total, 1):.2f} % of the tokens"}
 
 
 def _vocabulary(corpus: Prepared) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where text comes from: files, a folder, a pattern, standard input, or a set of the hub.
+"""Where text comes from: files, a folder, a pattern, standard input, a set of the hub, or `demo`.
 
 A source is restartable: `texts()` gives the same documents in the same order each time, streamed.
 """
@@ -6,14 +6,17 @@ A source is restartable: `texts()` gives the same documents in the same order ea
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +31,8 @@ HUB_DOCUMENTS = 20_000
 """Documents that are read of a hub set unless `documents` says otherwise: such sets may be terabytes."""
 
 STDIN = "standard input"
+SPOOLED = "CORECOMPRESS_TEXT_STDIN"
+"""Environment variable: where a process that was started by us finds what came in by standard input."""
 
 HUB_SET = re.compile(r"(?P<name>[\w][\w.-]*(?:/[\w][\w.-]*)?)(?P<rest>(?::[^:]*){0,3})")
 
@@ -48,6 +53,8 @@ class Source(Protocol):
 
 def open_source(text: str, unit: str, column: str | None, encoding: str | None, documents: int | None) -> Source:
     """The source that a SPEC names. Raises CorecompressError for a file that isn't there, and says what was tried."""
+    if text == "demo" and not Path(text).exists():
+        return Reference(documents)
     if text == "-":
         return Files([_spooled_input()], unit, column, encoding, documents, STDIN)
     paths, column = _local(text, column)
@@ -61,21 +68,27 @@ def open_source(text: str, unit: str, column: str | None, encoding: str | None, 
 
 
 def _local(text: str, column: str | None) -> tuple[list[Path], str | None]:
-    """Files that `text` names; FILE:COLUMN names a column as well."""
+    """Files that `text` names; FILE:COLUMN, DIR:COLUMN or PATTERN:COLUMN names a column as well."""
+    files = _files(text)
+    if not files and ":" in text:
+        head, _, named = text.rpartition(":")
+        files = _files(head)
+        column = named if files else column
+    return files, column
+
+
+def _files(text: str) -> list[Path]:
     path = Path(text).expanduser()
-    if not path.exists() and ":" in text and Path(text.rpartition(":")[0]).expanduser().is_file():
-        text, _, column = text.rpartition(":")
-        path = Path(text).expanduser()
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.is_file() and readers.is_known(p) and not _hidden(p, path))
         if not files:
             known = ", ".join((*readers.RUNNING, *readers.PAGES, *readers.RECORDS))
             raise CorecompressError(f"text:{text}: no text file in that folder; known are {known}, also .gz and .zst")
-        return files, column
+        return files
     if path.exists():
-        return [path], column
-    matches = sorted(Path(p) for p in glob.glob(os.path.expanduser(text), recursive=True)) if _is_pattern(text) else []
-    return [p for p in matches if p.is_file()], column
+        return [path]
+    matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True)) if _is_pattern(text) else []
+    return [p for p in matches if p.is_file()]
 
 
 def _hidden(path: Path, root: Path) -> bool:
@@ -87,7 +100,9 @@ def _is_pattern(text: str) -> bool:
 
 
 def _spooled_input() -> Path:
-    """Standard input as a file, named by its content, so that it can be read again."""
+    """Standard input as a file, named by its content, so that it can be read again, also by processes of ours."""
+    if SPOOLED in os.environ:
+        return Path(os.environ[SPOOLED])
     if sys.stdin is None or sys.stdin.isatty():
         raise CorecompressError("text:-: standard input is a terminal; pipe text into it")
     folder = cache_folder() / "text" / "stdin"
@@ -97,8 +112,9 @@ def _spooled_input() -> Path:
         while block := sys.stdin.buffer.read(1 << 20):
             digest.update(block)
             file.write(block)
-    path = folder / f"{digest.hexdigest()}.txt"
+    path = folder / f"{digest.hexdigest()}{readers.suffix_of(Path(file.name))}"
     os.replace(file.name, path)
+    os.environ[SPOOLED] = str(path)
     return path
 
 
@@ -116,7 +132,11 @@ class Files:
 
     @cached_property
     def _unit(self) -> str:
-        running = [path for path in self.paths if self._is_running(path)]
+        with self._named():
+            return self._found_unit()
+
+    def _found_unit(self) -> str:
+        running = [path for path in self.paths if not self._has_columns(path)]
         if self.unit != "auto" or not running:
             return "paragraph" if self.unit == "auto" else self.unit
         if readers.kind_of(running[0]) in readers.PAGES:
@@ -125,29 +145,40 @@ class Files:
 
     @property
     def joiner(self) -> str | None:
-        if not any(self._is_running(path) for path in self.paths):
+        if all(map(self._has_columns, self.paths)):
             return None
         return {"paragraph": "\n\n", "line": "\n", "file": None}[self._unit]
 
-    def _is_running(self, path: Path) -> bool:
-        return readers.kind_of(path) not in readers.RECORDS
+    def _has_columns(self, path: Path) -> bool:
+        return readers.kind_of(path) in readers.RECORDS
 
     def texts(self) -> Iterator[str]:
         self.tally = Tally()
         given = 0
         for path in self.paths:
-            for text in self._of(path):
-                if text.strip():
-                    yield text.strip("\n")
-                    given += 1
-                    if given == self.documents:
-                        return
+            with self._named():
+                for text in self._of(path):
+                    if text.strip():
+                        yield text.strip("\n")
+                        given += 1
+                        if given == self.documents:
+                            return
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors name standard input, not the file that we keep of it."""
+        try:
+            yield
+        except CorecompressError as problem:
+            if self.name != STDIN:
+                raise
+            raise CorecompressError(str(problem).replace(str(self.paths[0]), STDIN)) from None
 
     def _of(self, path: Path) -> Iterator[str]:
         kind = readers.kind_of(path)
         if kind in readers.RECORDS:
             return readers.RECORDS[kind](path, self.column, self.tally, self.encoding)
-        if self.column is not None:
+        if self.column is not None and not any(map(self._has_columns, self.paths)):
             raise CorecompressError(f"{path}: running text has no columns; leave out field={self.column}")
         if kind in readers.PAGES:
             return readers.html_text(path, self._unit, self.tally, self.encoding)
@@ -171,8 +202,30 @@ class Files:
             if self.name == STDIN
             else self.paths[0].name
         )
-        running = any(self._is_running(path) for path in self.paths)
-        return f"{files}, a document a {self._unit if running else 'row'}"
+        units = {"row" if self._has_columns(path) else self._unit for path in self.paths}
+        return f"{files}, a document a {' or '.join(sorted(units))}"
+
+
+@dataclass
+class Reference:
+    """Python's language reference, which comes with Python: paragraphs of technical English, for trying things out."""
+
+    documents: int | None
+    tally: Tally = field(default_factory=Tally)
+    joiner: str | None = "\n\n"
+
+    def texts(self) -> Iterator[str]:
+        from pydoc_data.topics import topics
+
+        paragraphs = (part for topic in topics.values() for part in topic.split("\n\n"))
+        return itertools.islice((p.strip("\n") for p in paragraphs if len(p.strip()) > 40), self.documents)
+
+    def fingerprint(self) -> str:
+        return xxhash.xxh3_128("\0".join(self.texts()).encode()).hexdigest()
+
+    def describe(self) -> str:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        return f"the language reference of Python {version}, a document a paragraph"
 
 
 @dataclass
@@ -188,11 +241,8 @@ class HubSet:
     joiner: str | None = None
 
     def texts(self) -> Iterator[str]:
-        rows = self._load()
         column = self.column
-        for number, row in enumerate(rows):
-            if number == self.documents:
-                return
+        for row in self._rows():
             if column is None:
                 column = readers.choose_column({key: type(value) for key, value in row.items()}, self.name)
             if column not in row:
@@ -203,12 +253,15 @@ class HubSet:
             if row[column] and row[column].strip():
                 yield row[column]
 
-    def _load(self) -> Any:
+    def _rows(self) -> Iterator[dict[str, Any]]:
         try:
             import datasets
+            from huggingface_hub.utils import logging
 
             datasets.disable_progress_bars()
-            return datasets.load_dataset(self.name, self.config, split=self.split, streaming=True)
+            logging.set_verbosity_error()  # it tells of every try; the error says it once
+            rows = datasets.load_dataset(self.name, self.config, split=self.split, streaming=True)
+            yield from islice(rows, self.documents)
         except Exception as problem:
             reason = " ".join(str(problem).split())[:160]
             raise CorecompressError(
@@ -238,6 +291,9 @@ class HubSet:
         return f"hub set {self.name}{config}, split {self.split}, at most {self.documents:,} rows"
 
 
-def remove(folder: Path) -> None:
-    """A folder that may be gone already."""
-    shutil.rmtree(folder, ignore_errors=True)
+def remove(path: Path) -> None:
+    """A folder or file that may be gone already."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -85,10 +85,14 @@ class Rows:
             start, at = end, at + 1
         return np.concatenate(ids), np.concatenate(documents), np.concatenate(tags) if tags else None
 
-    def lengths(self) -> Ints:
-        """Tokens of every row, int64 [rows]."""
-        parts = [np.diff(self._batch(i).offsets) for i in range(self._reader.num_record_batches)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    def lengths(self) -> NDArray[np.int64]:
+        """How many rows have 0, 1, 2, … tokens, int64 [longest + 1], because a list of all rows might be long."""
+        found = np.zeros(1, np.int64)
+        for i in range(self._reader.num_record_batches):
+            more = np.bincount(np.diff(self._batch(i).offsets), minlength=len(found))
+            more[: len(found)] += found
+            found = more
+        return found
 
     def counts(self, size: int) -> NDArray[np.int64]:
         """How often each id occurs, int64 [size]."""
@@ -98,10 +102,13 @@ class Rows:
         return total
 
     def distinct_documents(self) -> int:
-        """Documents that have a row."""
-        parts = [np.unique(self._batch(i).documents) for i in range(self._reader.num_record_batches)]
-        joined = np.concatenate(parts) if parts else np.zeros(0, np.int64)
-        return len(np.unique(joined))
+        """Documents that have a row. Rows are in the order of their documents."""
+        last, count = -1, 0
+        for i in range(self._reader.num_record_batches):
+            numbers = self._batch(i).documents
+            count += int(np.count_nonzero(np.diff(numbers, prepend=last)))
+            last = numbers[-1] if len(numbers) else last
+        return count
 
 
 class _Batch:

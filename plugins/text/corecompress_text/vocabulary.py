@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def identity(where: str | Path) -> str:
     return digest.hexdigest()
 
 
-def train(kind: str, size: int, texts: Iterable[str], segmented: bool, folder: Path) -> None:
+def train(kind: str, size: int, texts: Iterable[list[str]], segmented: bool, folder: Path) -> None:
     """Train a tokenizer and save it as an ordinary Hugging Face tokenizer (tokenizer.json and its configuration).
 
     kind: "bpe" (byte-level, Sennrich 2016), "unigram" (Kudo 2018) or "words" (whole words by frequency).
@@ -113,7 +113,9 @@ def train(kind: str, size: int, texts: Iterable[str], segmented: bool, folder: P
             vocab_size=size, special_tokens=special, unk_token="<unk>", show_progress=False
         )
     try:
-        backend.train_from_iterator(_batched(texts), trainer)
+        backend.train_from_iterator(texts, trainer)
+    except CorecompressError:  # of the corpus
+        raise
     except Exception as problem:
         raise CorecompressError(f"text(tokenizer={kind}): could not be trained ({problem}); give more text") from None
     if backend.get_vocab_size() <= len(special):
@@ -122,17 +124,6 @@ def train(kind: str, size: int, texts: Iterable[str], segmented: bool, folder: P
     backend.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ids)
     names = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
     PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(str(folder))
-
-
-def _batched(texts: Iterable[str], size: int = 1000) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def save(vocabulary: Vocabulary) -> str:

@@ -119,6 +119,15 @@ def test_the_report_counts_every_step_in_order(tmp_path: Path) -> None:
     assert report["empty"].documents_out == 1
 
 
+def test_long_documents_do_not_pile_up(tmp_path: Path) -> None:
+    """At most some megabytes go through the steps together, whatever the number of documents."""
+    begun: list[int] = []
+    cleaner = Cleaner(CleaningOptions(lowercase=True), tmp_path)
+    texts = (begun.append(n) or Document(n, "A" * 1_000_000) for n in range(100))
+    next(cleaner.run(texts))
+    assert len(begun) < 10
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(max_size=60), max_size=8))
 def test_any_text_goes_through_all_steps(tmp_path: Path, texts: list[str]) -> None:

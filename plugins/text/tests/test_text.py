@@ -118,6 +118,70 @@ def test_folders_patterns_and_standard_input(tmp_path: Path) -> None:
     assert sum(row[1] for row in shown["tables"]["splits"][1]) == 50
 
 
+def test_standard_input_may_be_of_any_format_and_is_kept_for_our_own_processes(tmp_path: Path) -> None:
+    texts = paragraphs(50)
+    rows = "\n".join(json.dumps({"text": t}) for t in texts).encode()
+    command = [str(Path(sys.executable).with_name("corecompress")), "data", "show", "text:-", "--json"]
+    for piped in (rows, gzip.compress(rows), zstandard.compress("\n\n".join(texts).encode())):
+        done = subprocess.run(command, input=piped, capture_output=True, env=os.environ)
+        assert done.returncode == 0, done.stderr
+        assert sum(row[1] for row in json.loads(done.stdout)["tables"]["splits"][1]) == 50
+    twice = "from corecompress.api import open_data as o; print(*(o('text:-').fingerprint() for _ in range(2)))"
+    done = subprocess.run([sys.executable, "-c", twice], input=rows, capture_output=True, env=os.environ, check=True)
+    first, second = done.stdout.split()
+    assert first == second
+    refused = subprocess.run(command, input=bytes(range(256)) * 9, capture_output=True, env=os.environ)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(b"corecompress: standard input: looks binary")
+
+
+def test_columns_of_folders_and_patterns_and_of_every_type_of_string(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = ["eins", "zwei", "eins"]
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    kinds = [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
+    for n, kind in enumerate(kinds):
+        pq.write_table(pa.table({"body": pa.array(texts).cast(kind), "note": texts}), folder / f"{n}.parquet")
+    assert texts_of(f"text:{folder}:body") == texts * len(kinds)
+    assert texts_of(f"text:{folder}/[01].parquet:body") == texts * 2
+    write(folder / "README.md", ["Running text beside rows has no columns."])
+    assert len(texts_of(f"text(field=body):{folder}")) == 3 * len(kinds) + 1
+
+
+def test_a_set_of_the_hub_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder laid out as a set of the hub is, which `datasets` loads by its name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "acme" / "set" / "data").mkdir(parents=True)
+    for split in ("train", "test"):
+        table = pa.table({"title": ["x"] * 30, "body": [f"{split} {n}" for n in range(30)], "n": list(range(30))})
+        pq.write_table(table, tmp_path / "acme" / "set" / "data" / f"{split}-00000-of-00001.parquet")
+    assert texts_of("text:acme/set:default:test:body") == [f"test {n}" for n in range(30)]
+    assert texts_of("text(documents=5, field=body):acme/set:default:train") == [f"train {n}" for n in range(5)]
+    assert data("text:acme/set::test:body").fingerprint() != data("text:acme/set::train:body").fingerprint()
+    for spec, says in (
+        ("text:acme/set::none:body", "Bad split"),
+        ("text:acme/set::test:gone", "its columns: title, body, n"),
+        ("text:acme/set::test:n", "holds no text"),
+        ("text:acme/set::test", "choose one with field=… of: title, body"),
+    ):
+        with pytest.raises(CorecompressError, match=says):
+            texts_of(spec)
+
+
+def test_demo_is_there_on_every_machine(tmp_path: Path) -> None:
+    found = texts_of("text:demo")
+    assert len(found) > 1000
+    assert any("with" in text for text in found)
+    assert texts_of("text(documents=7):demo") == found[:7]
+    assert documents_of(data("text(tokenizer=words, length=64):demo"), "evaluation")
+
+
 def test_html_is_read_by_its_blocks(tmp_path: Path) -> None:
     page = "<html><head><title>no</title><script>var x = 1 < 2;</script></head><body><h1>Head</h1>"
     page += "<p>One &amp; two,<br>3 &lt; 5.</p><div>Three <b>bold</b></div><style>p{}</style></body></html>"
@@ -153,6 +217,29 @@ def test_undecodable_bytes_are_counted_not_fatal(tmp_path: Path) -> None:
     component = data(f"text(document=line):{path}")
     assert "�" in "".join(component.source.texts())
     assert component.source.tally.undecodable == 2
+
+
+@pytest.mark.parametrize(
+    ("encoding", "found", "damage"),
+    [
+        ("gbk", "gb18030", b"\x81"),
+        ("utf-16", "utf-16", b"A"),
+        ("cp1252", "cp1252", b"\x81"),
+        ("utf-16-le", "utf-16-le", b""),
+    ],
+)
+def test_a_damaged_byte_changes_neither_the_encoding_nor_the_rest(
+    tmp_path: Path, encoding: str, found: str, damage: bytes
+) -> None:
+    line = "今天天气很好，我们去公园散步。" if encoding == "gbk" else "Élan, déjà vu; the naïve crème brûlée."
+    path = tmp_path / "a.txt"
+    path.write_bytes("\n".join([line] * 300).encode(encoding) + damage)
+    component = data(f"text:{path}")
+    texts = list(component.source.texts())
+    assert texts[:-1] == [line] * 299
+    assert texts[-1] == line + "�" * bool(damage)
+    assert component.source.tally.undecodable == len(damage)
+    assert list(component.source.tally.encodings.values()) == [found]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -205,7 +292,7 @@ print(count, peak)
     evaluation=st.floats(0.1, 0.4),
     cut=st.sampled_from(["hash", "order"]),
     form=st.sampled_from(["windows", "sentences", "vectors"]),
-    length=st.integers(2, 40),
+    length=st.integers(3, 40),
 )
 def test_no_window_of_two_splits_shares_a_document(
     tmp_path: Path, texts: list[str], calibration: float, evaluation: float, cut: str, form: str, length: int
@@ -343,6 +430,21 @@ def test_tags_run_parallel_to_tokens(tmp_path: Path) -> None:
     assert ("<s>", "") in pairs
 
 
+def test_the_report_tells_what_the_model_will_see(tmp_path: Path, minilm: Path) -> None:
+    path = write(tmp_path / "a.txt", paragraphs(100))
+    component = data(f"text(tokenizer=words, length=34, calibration=0.5, evaluation=0.5):{path}")
+    columns, rows = component.report().tables["splits"]
+    shown = dict(zip(columns, zip(*rows, strict=True), strict=True))
+    assert sum(shown["documents"]) == 100
+    assert [windows > 0 for windows in shown["windows"]] == [True, False, True]
+    for split, windows, tokens in zip(shown["split"], shown["windows"], shown["tokens"], strict=True):
+        assert windows == tokens // 32
+        assert not windows or windows == sum(len(b["input_ids"]) for b in component.batches(0, split))
+    assert set(shown["longest"]) == {33, 0}  # 30 words, "number", n, "."
+    cut = data(f"text(length=20, form=sentences):{path}", minilm).report()
+    assert 0 < float(cut.figures["cut off behind the length"].split()[0]) < 100
+
+
 # The cache --------------------------------------------------------------------------------------------------------
 
 
@@ -365,6 +467,15 @@ def test_a_changed_file_or_option_never_serves_a_stale_cache(tmp_path: Path) -> 
     assert data(spec).fingerprint() == second.fingerprint()
     made = second.corpus.folder.stat().st_ino
     assert data(spec).corpus.folder.stat().st_ino == made  # found, not made again
+
+
+def test_what_nobody_used_for_a_month_is_removed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", paragraphs(50))
+    old, used = (data(f"text(tokenizer=words, length={n}, documents={n}):{path}").corpus.folder for n in (8, 9))
+    os.utime(old, (0, 0))
+    assert data(f"text(tokenizer=words, length=10, documents=10):{path}").corpus.folder.is_dir()
+    assert used.is_dir()
+    assert not old.exists()
 
 
 def test_a_killed_preparation_leaves_nothing_that_looks_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,7 +504,9 @@ def test_bad_input_is_one_line(refused: Callable[..., str], tmp_path: Path) -> N
     assert "looks binary" in show(f"text:{tmp_path}/binary.txt")
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
     assert "'text'" in show(f"text:{tmp_path}/rows.csv")
-    assert "a, b" in show(f"text(field=c):{tmp_path}/rows.csv")
+    assert show(f"text(field=c):{tmp_path}/rows.csv").startswith(
+        f"corecompress: {tmp_path}/rows.csv: has no column 'c'"
+    )
     (tmp_path / "bad.jsonl").write_text('{"text": "x"}\nnot json\n')
     assert "line 2" in show(f"text:{tmp_path}/bad.jsonl")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 but no more")
@@ -401,6 +514,9 @@ def test_bad_input_is_one_line(refused: Callable[..., str], tmp_path: Path) -> N
     (tmp_path / "bad.txt.gz").write_bytes(b"\x1f\x8b broken")
     assert "bad.txt.gz" in show(f"text:{tmp_path}/bad.txt.gz")
     assert "no such file" in show(f"text:{tmp_path}/gone.txt")
+    assert "no room beside 2 special tokens" in show(
+        f"text(length=2, tokenizer=words):{write(tmp_path / 'few.txt', paragraphs(9))}"
+    )
     assert "no text file" in show(f"text:{(tmp_path / 'nothing').mkdir() or tmp_path / 'nothing'}")
     assert "encoding 'klingon'" in show(f"text(encoding=klingon):{write(tmp_path / 'a.txt', paragraphs(3))}")
     assert "together not above 1" in show(f"text(calibration=0.8, evaluation=0.4):{tmp_path}/a.txt")

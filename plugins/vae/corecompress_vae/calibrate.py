@@ -34,7 +34,7 @@ from corecompress.errors import CorecompressError
 from corecompress.hashing import hash_file
 from corecompress_vae.names import stored_names
 
-FORMAT = 2
+FORMAT = 3
 """Of what is kept in the cache."""
 AT_ONCE = 1024
 """Tokens of one forward pass."""
@@ -133,24 +133,25 @@ def save(folder: Path, name: str, found: Sensitivity) -> None:
 
 
 def factor(sums: Sums) -> Sensitivity:
-    """H⁻¹ = Uᵀ U, U upper: steps are U's diagonal, unit its rows divided by it. Damped until it can be factored."""
-    h = (sums.h / max(sums.tokens, 1)).double().cpu()
-    mean = float(h.diagonal().mean())
-    n = len(h)
-    if not np.isfinite(mean) or mean <= 0:
-        h, mean = torch.eye(n, dtype=torch.float64), 1.0
-    damping = DAMPING
-    while True:
-        damped = h + damping * mean * torch.eye(n, dtype=torch.float64)
-        # H = M Mᵀ with M upper is the Cholesky factor of the matrix turned round; U = M⁻¹
-        lower, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
-        if not int(failed):
-            break
-        damping *= 10
-    u = torch.linalg.solve_triangular(lower.flip(0, 1), torch.eye(n, dtype=torch.float64), upper=True)
+    """H⁻¹ = Uᵀ U, U upper: steps are U's diagonal, unit its rows divided by it."""
+    u = _inverse_factor(sums.h.double().cpu() / max(sums.tokens, 1), DAMPING)
     steps = u.diagonal().clone()
     rows = sums.rows / sums.rows.mean().clamp_min(1e-30)
     return Sensitivity((u / steps[:, None]).float().numpy(), steps.float().numpy(), rows.float().cpu().numpy())
+
+
+def _inverse_factor(h: torch.Tensor, damping: float) -> torch.Tensor:
+    """U float64 [n, n], upper, with H⁻¹ = Uᵀ U; H damped until it can be factored."""
+    mean, n = float(h.diagonal().mean()), len(h)
+    eye = torch.eye(n, dtype=torch.float64)
+    if not np.isfinite(mean) or mean <= 0:
+        h, mean = eye, 1.0
+    while True:
+        # H = M Mᵀ with M upper is the Cholesky factor of the matrix turned round; U = M⁻¹
+        lower, failed = torch.linalg.cholesky_ex((h + damping * mean * eye).flip(0, 1))
+        if not int(failed):
+            return torch.linalg.solve_triangular(lower.flip(0, 1), eye, upper=True)
+        damping *= 10
 
 
 def load_model(job: Job) -> Any:
@@ -164,7 +165,7 @@ def load_model(job: Job) -> Any:
     if kind is None:
         kind = transformers.AutoModel
     try:
-        model = kind.from_pretrained(str(job.source.folder), dtype=torch.float32, attn_implementation="eager")
+        model = kind.from_pretrained(str(job.source.folder), dtype=_dtype(), attn_implementation="eager")
     except (OSError, ValueError, KeyError, ImportError) as problem:
         line = " ".join(str(problem).split())[:200]
         raise CorecompressError(
@@ -172,6 +173,16 @@ def load_model(job: Job) -> Any:
         ) from None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.eval().requires_grad_(False).to(device)
+
+
+def _dtype() -> torch.dtype:
+    """bfloat16 where the machine multiplies it faster than float32: gradients are a sample, and a noisier one than
+    eight bits are coarse."""
+    if torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
 
 
 @contextmanager
@@ -227,12 +238,12 @@ class _Watch:
         return hook
 
     def _add_linear(self, name: str, x: torch.Tensor, g: torch.Tensor) -> None:
-        square = g * g
+        square = g.float().square()
         sums = self._of(name, x.shape[1], g.shape[1], x.device)
         token = square.mean(1)
         alive = token > 0  # padding has no gradient and no part in the mean
         share = PLAIN_SHARE * token.sum() / alive.sum().clamp_min(1)
-        weighted = x * (token + share * alive).sqrt()[:, None]
+        weighted = x.float() * (token + share * alive).sqrt()[:, None]
         sums.h.addmm_(weighted.T, weighted)
         sums.rows += square.sum(0)
 
@@ -250,24 +261,24 @@ class _Watch:
         alive = (g != 0).any(1).float()
         if len(ids) != len(g):  # position tables are looked up once for the whole batch
             ids, alive = ids.repeat(len(g) // len(ids) + 1)[: len(g)], alive
-        sums.h.addmm_(g.T, g)
+        sums.h.addmm_(g.float().T, g.float())
         sums.rows.index_add_(0, ids, alive)
 
     def _keep_head(self, module: Any, args: Any, out: torch.Tensor) -> None:
         self.inputs["head"] = args[0].detach().flatten(0, -2)
 
-    def add_head(self, log_p: torch.Tensor, rows: torch.Tensor) -> None:
-        """The head's part, from log-probabilities [t, V] and which of its inputs they belong to, with the label's
+    def add_head(self, p: torch.Tensor, rows: torch.Tensor) -> None:
+        """The head's part, from probabilities [t, V] and which of its inputs they belong to, with the label's
         expectation taken exactly: E g_i² = p_i (1 − p_i)."""
         if self.head is None or "head" not in self.inputs:
             return
         x = self.inputs.pop("head")[rows]
-        p = log_p.exp()
-        variance = p * (1 - p)
+        square = p * p
         sums = self._of(self.head_name + "#head", x.shape[1], p.shape[1], x.device)
-        weighted = x * variance.mean(1).sqrt()[:, None]
+        spread = (1 - square.sum(1)).clamp_min(0) / p.shape[1]
+        weighted = x.float() * spread.sqrt()[:, None]
         sums.h.addmm_(weighted.T, weighted)
-        sums.rows += variance.sum(0)
+        sums.rows += p.sum(0) - square.sum(0)
 
     def collect(self) -> Iterable[tuple[str, Sums]]:
         """(parameter, sums): a table that is input and head, tied or not, once under each of its names."""
@@ -299,14 +310,14 @@ def _frequencies(sums: Sums, unigram: torch.Tensor | None) -> Sums:
         rows = 0.5 * rows + 0.5 * unigram / unigram.sum()
     size = len(rows)
     # an error in row i counts as often as i occurs: with rows of mean 1, H is the gradient's moment over the size
-    return Sums(sums.h / size, SEEN_SHARE * rows * size + (1 - SEEN_SHARE), sums.tokens)
+    return Sums(sums.h / size, SEEN_SHARE * rows * size + (1 - SEEN_SHARE), tokens=sums.tokens)
 
 
 def _joined(embedding: Sums, head: Sums) -> Sums:
     """A tied table's: both Hessians, rows weighted by both parts."""
     rows = SEEN_SHARE * head.rows / head.rows.mean() + (1 - SEEN_SHARE)
     a, b = float(embedding.h.trace()), float(head.h.trace())
-    return Sums(embedding.h + head.h, (a * embedding.rows + b * rows) / (a + b), embedding.tokens)
+    return Sums(embedding.h + head.h, (a * embedding.rows + b * rows) / (a + b), tokens=embedding.tokens)
 
 
 def _batches(job: Job) -> Iterator[dict[str, torch.Tensor]]:
@@ -372,13 +383,15 @@ def _backward(model: Any, watch: _Watch, batch: dict[str, torch.Tensor], generat
         return
     flat = logits.flatten(0, -2)
     rows = kept.flatten().bool() if kept is not None and logits.dim() == 3 else torch.ones_like(flat[:, 0]).bool()
-    log_p = flat[rows].log_softmax(-1)
+    asked = flat[rows]
     with torch.no_grad():
-        uniform = torch.rand(len(log_p), 1, generator=generator).to(log_p.device)
-        drawn = (log_p.exp().cumsum(-1) < uniform).sum(-1, keepdim=True).clamp_max(log_p.shape[1] - 1)
+        p = asked.float().softmax(-1)
         if logits.dim() == 3:
-            watch.add_head(log_p, rows)
-    (-log_p.gather(1, drawn)).sum().backward()
+            watch.add_head(p, rows)
+        uniform = torch.rand(len(p), 1, generator=generator).to(p.device)
+        drawn = torch.searchsorted(p.cumsum(-1), uniform).clamp_max(p.shape[1] - 1)
+        p.scatter_add_(1, drawn, p.new_full(drawn.shape, -1.0))  # the gradient of −log p(drawn)
+    asked.backward(p.to(asked.dtype))
 
 
 def _inputs(model: Any, batch: dict[str, torch.Tensor]) -> tuple[dict[str, Any], torch.Tensor | None]:

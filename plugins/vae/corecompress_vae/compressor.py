@@ -114,6 +114,7 @@ class Vae(TensorCompressor):
         assert self.codec is not None
         wanted = self.sensitivities.get(info.name)
         layout, mode = _oriented(info, wanted)
+        wanted = wanted.of_shape(layout.rows, layout.columns)
         out = bytearray([mode])
         for matrix in layout.matrices(weights):
             turned = rotation.rotate(matrix, info.name) if self.rotated else np.ascontiguousarray(matrix)

@@ -175,7 +175,7 @@ class _Calibration:
             for rows in x[mask].split(LOGITS):
                 p = head(rows).softmax(-1)
                 self.watch.inputs["head"] = rows
-                self.watch.add_head(p.log(), torch.ones(len(rows), dtype=torch.bool))
+                self.watch.add_head(p, torch.ones(len(rows), dtype=torch.bool))
                 fisher = p @ square - (p @ head.weight).square().sum(1)
                 costs.append(fisher * rows.square().mean(1))
         return torch.cat(costs)

@@ -19,7 +19,7 @@ class Options:
     step: float | None = option(None, "instead of bits: the constant c that all steps are multiples of")
     encoder: Spec = option(Spec("scale-hyperprior"), "identity, scale-hyperprior, mlp-vae, or an encoder plugin's")
     prior: Spec = option(Spec("hierarchical"), "what symbols are expected to be: the name of a prior component")
-    quantizer: Spec = option(Spec("trellis", {"states": 32}), "scalar, or trellis(states=4|8|16|32|64)")
+    quantizer: Spec = option(Spec("trellis", {"states": 64}), "scalar, or trellis(states=4|8|16|32|64)")
     rotation: Literal["none", "hadamard"] = option("none", "rotate the columns of every matrix before quantising")
     calibration: Literal["gradients", "layers"] = option(
         "gradients", "with --data: gradients of the loss (best), or layers, one after the other, for less memory"
@@ -43,7 +43,7 @@ def states_of(quantizer: Spec) -> int:
     """States of the trellis that a quantizer's spec names, 1 for `scalar`. Raises ValueError."""
     if quantizer == Spec("scalar"):
         return SCALAR
-    states = quantizer.options.get("states", 32)
+    states = quantizer.options.get("states", 64)
     if quantizer.name != "trellis" or set(quantizer.options) - {"states"} or states not in POLYNOMIALS:
         known = "|".join(map(str, POLYNOMIALS))
         raise ValueError(f"quantizer is {quantizer}; it takes scalar or trellis(states={known})")

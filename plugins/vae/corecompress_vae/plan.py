@@ -42,6 +42,13 @@ class Sensitivity:
     unit: NDArray[np.float32] | None = None
     turned: bool = False
 
+    def of_shape(self, o: int, n: int) -> Sensitivity:
+        """This for a matrix [o, n]; where that is only some rows of the tensor (`corecompress plan`), with the mean."""
+        if self.rows.size in (1, o) and self.columns.size in (1, n):
+            return self
+        mean = [np.exp(np.log(values).mean(keepdims=True)) for values in (self.columns, self.rows)]
+        return Sensitivity(*mean)
+
     def scales(self, constant: float, o: int, n: int) -> Scales:
         """The codes for a matrix [o, n]."""
         columns = np.broadcast_to(self.columns * np.float64(constant), n)

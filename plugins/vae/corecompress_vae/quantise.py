@@ -13,13 +13,16 @@ Everything is in one fixed order: the same bytes whatever the number of threads.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from corecompress_vae.classes import CLASSES, OCTAVE, ZERO, fit_rows
 from corecompress_vae.levels import code_steps, to_bf16
-from corecompress_vae.trellis import Trellis, viterbi
+from corecompress_vae.trellis import Trellis, nearest, viterbi
 
 BLOCK = 64
 """Columns whose feedback reaches the rest of the matrix in one go."""
@@ -40,81 +43,77 @@ def quantise(
     """Levels int32 [n, o] (a column after the other) of weights float32 [o, n].
 
     columns int64 [n], rows int64 [o]: codes of column steps and row factors; unit float32 [n, n]: upper triangular
-    with unit diagonal, the feedback, or None; bits float32 [classes, 2, 256]: prices; bf16: the tensor's own dtype
-    rounds what the decoder gives, and the feedback shall know.
+    with unit diagonal, the feedback, or None; bits float32 [classes, 2, 256]: prices; bf16: the tensor's own
+    dtype rounds what the decoder gives, and the feedback shall know.
     """
     o, n = weights.shape
     factor, steps = code_steps(rows), code_steps(columns)
     turned = np.ascontiguousarray(weights.T / factor)
-    levels = np.empty((n, o), np.int32)
+    levels, errors = np.empty((n, o), np.int32), np.empty((min(BLOCK, n), o), np.float32)
     rough = fit_rows(turned)
     inverse = np.exp2(-rough / OCTAVE)
-    memory = _Memory(o, trellis.states)
     slope = np.float32(SLOPE if trellis.states > 1 else SCALAR_SLOPE)
-    errors = np.empty((BLOCK, o), np.float32)
+    kernel = _kernel(*trellis.wiring)
     for begin in range(0, n, BLOCK):
         end = min(begin + BLOCK, n)
         near = np.zeros((0, 0), np.float32) if unit is None else np.ascontiguousarray(unit[begin:end, begin:end])
-        _block(
-            turned[begin:end], steps[begin:end], factor, rough, inverse, near, bits, trellis.after, trellis.before,
-            trellis.entered, memory.decisions, memory.candidates, memory.cost, memory.fresh, memory.scaled,
-            memory.classes, levels[begin:end], errors, bf16, slope,
+        kernel(
+            turned[begin:end], steps[begin:end], factor, rough, inverse, near, bits, trellis.states,
+            levels[begin:end], errors, bf16, slope,
         )  # fmt: skip
         if unit is not None and end < n:
             _feed(turned[end:], errors[: end - begin], np.ascontiguousarray(unit[begin:end, end:]))
     return levels
 
 
-class _Memory:
-    """What the Viterbi algorithm works in, for columns of o weights."""
+@lru_cache
+def _kernel(half: int, swap0: int, swap1: int) -> Any:
+    """The kernel of one trellis, which is constants of it, so that loops over states become vector instructions."""
 
-    def __init__(self, o: int, states: int):
-        self.decisions, self.candidates = np.empty(o, np.uint64), np.empty((o, 4), np.int32)
-        self.cost, self.fresh = np.empty(states, np.float32), np.empty(states, np.float32)
-        self.scaled, self.classes = np.empty(o, np.float32), np.empty(o, np.int32)
+    @njit(cache=True, nogil=True)
+    def columns(  # type: ignore[no-untyped-def]
+        turned, steps, factor, rough, inverse, near, bits, states, levels, errors, bf16, slope
+    ):
+        """Quantise columns turned float32 [b, o]; fills levels int32 [b, o] and errors float32 [≥ b, o]."""
+        count, o = turned.shape
+        dec, cand = np.empty((o, states), np.uint8), np.empty((o, 4), np.int32)
+        cost, fresh = np.empty(states, np.float32), np.empty(states, np.float32)
+        scaled, classes = np.empty(o, np.float32), np.empty(o, np.int32)
+        one = np.empty(1, np.float32)
+        as_bits = one.view(np.uint32)
+        for j in range(count):
+            step = steps[j]
+            power = 0.0
+            for i in range(o):
+                scaled[i] = turned[j, i] / step
+                part = np.float64(scaled[i]) * inverse[i]
+                power += part * part
+            mine = np.int64(np.rint(0.5 * OCTAVE * np.log2(power / o + 1e-12))) + ZERO
+            for i in range(o):
+                classes[i] = min(max(mine + rough[i], 0), CLASSES - 1)
+            if half > 0:
+                viterbi(scaled, classes, bits, slope, half, swap0, swap1, dec, cand, cost, fresh, levels[j])
+            else:
+                nearest(scaled, classes, bits, slope, levels[j])
+            for i in range(o):
+                value = np.float32(levels[j, i]) * step
+                if bf16:
+                    one[0] = value * factor[i]
+                    as_bits[0] = np.uint32(to_bf16(as_bits[0])) << np.uint32(16)
+                    value = one[0] / factor[i]
+                errors[j, i] = turned[j, i] - value
+            if near.size:
+                for later in range(j + 1, count):
+                    u = near[j, later]
+                    for i in range(o):
+                        turned[later, i] -= errors[j, i] * u
 
-
-@njit(cache=True, nogil=True)
-def _block(  # type: ignore[no-untyped-def]
-    turned, steps, factor, rough, inverse, near, bits, after, before, entered,
-    decisions, candidates, cost, fresh, scaled,
-    classes, levels, errors, bf16, slope,
-):  # fmt: skip
-    """Quantise columns turned float32 [b, o]; fills levels int32 [b, o] and errors float32 [b, o]."""
-    count, o = turned.shape
-    one = np.empty(1, np.float32)
-    as_bits = one.view(np.uint32)
-    for j in range(count):
-        step = steps[j]
-        power = 0.0
-        for i in range(o):
-            scaled[i] = turned[j, i] / step
-            part = np.float64(scaled[i]) * inverse[i]
-            power += part * part
-        mine = np.int64(np.rint(0.5 * OCTAVE * np.log2(power / o + 1e-12))) + ZERO
-        for i in range(o):
-            classes[i] = min(max(mine + rough[i], 0), CLASSES - 1)
-        viterbi(
-            scaled, classes, bits, np.float32(28), slope, after, before, entered, decisions, candidates,
-            cost, fresh, levels[j],
-        )  # fmt: skip
-        for i in range(o):
-            value = np.float32(levels[j, i]) * step
-            if bf16:
-                one[0] = value * factor[i]
-                as_bits[0] = np.uint32(to_bf16(as_bits[0])) << np.uint32(16)
-                value = one[0] / factor[i]
-            errors[j, i] = turned[j, i] - value
-        if near.size:
-            for later in range(j + 1, count):
-                u = near[j, later]
-                for i in range(o):
-                    turned[later, i] -= errors[j, i] * u
+    return columns
 
 
 @njit(cache=True, nogil=True)
 def _feed(rest, errors, unit):  # type: ignore[no-untyped-def]
-    """rest float32 [m, o] −= unitᵀ [m, b] · errors [b, o]; four columns at a time, always in the same order."""
+    """rest float32 [m, r] −= unitᵀ [m, b] · errors [b, r]; four columns at a time, always in the same order."""
     b, o = errors.shape
     whole = b - b % 4
     for later in range(rest.shape[0]):
@@ -128,3 +127,4 @@ def _feed(rest, errors, unit):  # type: ignore[no-untyped-def]
             a0, e0 = unit[j, later], errors[j]
             for i in range(o):
                 row[i] -= a0 * e0[i]
+

@@ -34,7 +34,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Widths:
-    """Of a tensor: whole, its root mean square (0 where it has no numbers); rows [o] and columns [n], factors about 1."""
+    """Of a tensor: whole, its root mean square (0: it has no numbers); rows [o] and columns [n], factors about 1."""
 
     whole: float
     rows: NDArray[np.float32]

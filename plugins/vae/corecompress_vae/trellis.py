@@ -29,106 +29,99 @@ REACH = 127
 ESCAPE = 0
 """The slot of an escape; symbol k has slot k + SHIFT."""
 SHIFT = 128
-FAR = np.int64(1) << 28
-"""Largest level that is coded; the caller makes steps coarse enough."""
+FAR_BITS = np.float32(28)
+"""Bits of an escape besides its slot."""
 
 
 @dataclass(frozen=True)
 class Trellis:
-    """A trellis of `states` states, numbered so that the lowest bit of a state is its quantiser z.
+    """A trellis of `states` states; z of a state is the quantiser that comes next.
 
-    after: uint8 [states · 2], the state behind (state, parity of k); before: int64 [2, states], the state in front of
-    a state when the parity was u; entered: int64 [states], the quantiser of the states in front (the same for both).
+    after: uint8 [states · 2], the state behind (state, parity of k), numbered so that z is a state's lowest bit;
+    wiring: (half, swap0, swap1), numbered as registers, so that z is the highest bit: into state 2 q + z lead the
+    states (q ^ z · swap0 ^ u · swap1) + z · half, for the parities u.
     """
 
     states: int
     after: NDArray[np.uint8]
-    before: NDArray[np.int64]
-    entered: NDArray[np.int64]
+    wiring: tuple[int, int, int]
 
 
 @lru_cache
 def trellis(states: int) -> Trellis:
     """The trellis with 4, 8, 16, 32 or 64 states; with 1 there are only even levels, which is a scalar quantiser."""
     if states == SCALAR:
-        none = np.zeros((2, 1), np.int64)
-        return Trellis(1, np.zeros(2, np.uint8), none, none[0])
-    h0, h1 = POLYNOMIALS[states]
-    memory = states.bit_length() - 1
-    after = np.zeros((states, 2), np.int64)
-    for register in range(states):
-        z = register >> (memory - 1)
-        for u in (0, 1):
-            moved = (register << 1) & (states - 1)
-            after[register, u] = moved ^ (h0 & (states - 1) if z else 0) ^ (h1 if u else 0)
-    # the top cell of the register is the quantiser; turned round it becomes the lowest bit
-    turned = [((r << 1) | (r >> (memory - 1))) & (states - 1) for r in range(states)]
-    renamed = np.zeros((states, 2), np.int64)
-    before, entered = np.zeros((2, states), np.int64), np.zeros(states, np.int64)
+        return Trellis(1, np.zeros(2, np.uint8), (0, 0, 0))
+    h0, h1 = (polynomial & (states - 1) for polynomial in POLYNOMIALS[states])
+    half = states // 2
+    turned = [(2 * register | register // half) & (states - 1) for register in range(states)]
+    after = np.zeros((states, 2), np.uint8)
     for register in range(states):
         for u in (0, 1):
-            source, target = turned[register], turned[after[register, u]]
-            renamed[source, u] = target
-            before[u, target] = source
-            entered[target] = source & 1
-    return Trellis(states, renamed.reshape(-1).astype(np.uint8), before, entered)
+            target = ((2 * register) & (states - 1)) ^ (register // half * h0) ^ (u * h1)
+            after[turned[register], u] = turned[target]
+    return Trellis(states, after.reshape(-1), (half, h0 >> 1, h1 >> 1))
 
 
-@njit(cache=True, nogil=True)
-def viterbi(x, classes, rate, far, slope, after, before, entered, dec, cand, cost, fresh, level):  # type: ignore[no-untyped-def]
-    """Levels int32 [n] of one column x float32 [n], in units of its step; the trellis begins in state 0.
+@njit(inline="always")
+def _price(x, k, z, rate, row, slope):  # type: ignore[no-untyped-def]
+    """Squared error and bits of symbol k of quantiser z."""
+    e = x - np.float32(2 * k + z)
+    return e * e + slope * (rate[row, z, k + SHIFT] if -SHIFT < k < SHIFT else FAR_BITS)
 
-    classes: int32 [n], the row of rate float32 [classes, 2, 256] (bits of the slot k + 128) that prices x_t; far:
-    bits of an escape besides its slot; slope: squared error that a bit is worth, in units of the step squared.
-    dec uint64 [n], cand int32 [n, 4], cost and fresh float32 [states]: working memory.
+
+@njit(inline="always")
+def _subset(x, z, u, rate, row, slope):  # type: ignore[no-untyped-def]
+    """(cost, level) of the better neighbour of x among the levels 4 m + 2 u + z."""
+    k = 2 * np.int64(np.floor((x - np.float32(2 * u + z)) * np.float32(0.25))) + u
+    low, high = _price(x, k, z, rate, row, slope), _price(x, k + 2, z, rate, row, slope)
+    if high < low:
+        return high, 2 * k + 4 + z
+    return low, 2 * k + z
+
+
+@njit(inline="always")
+def viterbi(x, classes, rate, slope, half, swap0, swap1, dec, cand, cost, fresh, level):  # type: ignore[no-untyped-def]
+    """Levels int32 [n] of one column x float32 [n], in units of its step; the trellis begins in state 0; half > 0.
+
+    classes: int32 [n], the row of rate float32 [classes, 2, 256] (bits of the slot k + 128) that prices x_t; slope:
+    squared error that a bit is worth, in units of the step squared. half, swap0, swap1: the trellis (Trellis.wiring);
+    as constants of a kernel they let the compiler unroll the loops over states.
+    dec uint8 [n, 2 · half], cand int32 [n, 4], cost and fresh float32 [2 · half]: working memory.
     """
-    n, states = x.size, cost.size
+    n = x.size
     cost[:] = np.float32(1e30)
     cost[0] = 0
-    d00 = d01 = d10 = d11 = np.float32(0)
     for t in range(n):
-        xt, row = x[t], classes[t]
-        for z in range(2):
-            for u in range(2):
-                # the subset of levels 4m + 2u + z: its two neighbours of x, the better one with its bits
-                base = np.int64(np.floor((xt - np.float32(2 * u + z)) * np.float32(0.25)))
-                k = 2 * base + u
-                e = xt - np.float32(2 * k + z)
-                f = e - np.float32(4)
-                low = e * e + slope * (rate[row, z, k + SHIFT] if -SHIFT < k < SHIFT else far)
-                high = f * f + slope * (rate[row, z, k + 2 + SHIFT] if -SHIFT < k + 2 < SHIFT else far)
-                if high < low:
-                    low = high
-                    k += 2
-                cand[t, 2 * z + u] = 2 * k + z
-                if z == 0:
-                    if u == 0:
-                        d00 = low
-                    else:
-                        d01 = low
-                elif u == 0:
-                    d10 = low
-                else:
-                    d11 = low
-        bits = np.uint64(0)
-        for s in range(states):
-            if entered[s] == 0:
-                a, b = cost[before[0, s]] + d00, cost[before[1, s]] + d01
-            else:
-                a, b = cost[before[0, s]] + d10, cost[before[1, s]] + d11
-            if b < a:
-                a = b
-                bits |= np.uint64(1) << np.uint64(s)
-            fresh[s] = a
-        dec[t] = bits
-        cost, fresh = fresh, cost
-        if t & 15 == 15:
-            least = cost.min()
-            for s in range(states):
-                cost[s] -= least
+        row = classes[t]
+        d00, cand[t, 0] = _subset(x[t], 0, 0, rate, row, slope)
+        d01, cand[t, 1] = _subset(x[t], 0, 1, rate, row, slope)
+        d10, cand[t, 2] = _subset(x[t], 1, 0, rate, row, slope)
+        d11, cand[t, 3] = _subset(x[t], 1, 1, rate, row, slope)
+        for q in range(half):
+            a, b = cost[q] + d00, cost[q ^ swap1] + d01
+            dec[t, q] = b < a
+            fresh[q] = min(a, b)
+        for q in range(half):
+            a, b = cost[half + (q ^ swap0)] + d10, cost[half + (q ^ swap0 ^ swap1)] + d11
+            dec[t, half + q] = b < a
+            fresh[half + q] = min(a, b)
+        least = fresh.min() if t & 15 == 15 else np.float32(0)
+        for q in range(half):
+            cost[2 * q], cost[2 * q + 1] = fresh[q] - least, fresh[half + q] - least
     s = np.argmin(cost)
     for t in range(n - 1, -1, -1):
-        u = np.int64((dec[t] >> np.uint64(s)) & np.uint64(1))
-        z = entered[s]
+        z, q = s & 1, s >> 1
+        u = np.int64(dec[t, z * half + q])
         level[t] = cand[t, 2 * z + u]
-        s = before[u, s]
+        s = (q ^ (z * swap0) ^ (u * swap1)) | (z * half)
+
+
+@njit(inline="always")
+def nearest(x, classes, rate, slope, level):  # type: ignore[no-untyped-def]
+    """The same for a quantiser without memory: every level is 2 k."""
+    for t in range(x.size):
+        k = np.int64(np.floor(x[t] * np.float32(0.5)))
+        low = _price(x[t], k, 0, rate, classes[t], slope)
+        high = _price(x[t], k + 1, 0, rate, classes[t], slope)
+        level[t] = 2 * k + 2 if high < low else 2 * k

@@ -9,6 +9,6 @@ parallel. No step downloads anything: lists, lexica and models come inside of th
 
 from corecompress_text.cleaning.document import UPOS, Document
 from corecompress_text.cleaning.options import CleaningOptions
-from corecompress_text.cleaning.pipeline import Cleaner, StepReport
+from corecompress_text.cleaning.pipeline import Cleaner, StepReport, batches
 
-__all__ = ["UPOS", "Cleaner", "CleaningOptions", "Document", "StepReport"]
+__all__ = ["UPOS", "Cleaner", "CleaningOptions", "Document", "StepReport", "batches"]

@@ -16,7 +16,7 @@ class CleaningOptions:
     markup: bool | None = option(None, "strip HTML and Markdown, resolve character references")
     unicode: bool | None = option(None, "mend mojibake and normalise to NFC, with ftfy")
     noise: bool | None = option(None, "drop control and invisible characters; shorten runs of blanks and of one sign")
-    duplicates: Literal["none", "exact", "near"] | None = option(
+    duplicates: Literal["off", "exact", "near"] | None = option(
         None, "drop repeated documents; near: MinHash, Jaccard similarity of character 5-grams of about 0.8 or more"
     )
     language: str | None = option(None, "keep only documents in this language (en, zh, …), by py3langid")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from corecompress_text.cleaning import characters, words
 from corecompress_text.cleaning.document import Document
 from corecompress_text.cleaning.options import CleaningOptions
 
-BATCH = 1000
+BATCH, CHARACTERS = 1000, 4_000_000
+"""Documents, or characters, that go through the steps together, so that memory is bounded by the longest document."""
+
 Step = Callable[[list[Document]], list[Document]]
 
 
@@ -39,8 +40,7 @@ class Cleaner:
         if not self._steps:
             yield from documents
             return
-        stream = iter(documents)
-        while batch := list(islice(stream, BATCH)):
+        for batch in batches(documents):
             for report, (_, step) in zip(self._reports, self._steps, strict=True):
                 begun, size = time.perf_counter(), _characters(batch)
                 report.documents_in += len(batch)
@@ -53,6 +53,20 @@ class Cleaner:
     def report(self) -> list[StepReport]:
         """One entry a step, in their order."""
         return self._reports
+
+
+def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """The documents in lists."""
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.text)
+        if len(batch) == BATCH or size > CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _characters(batch: list[Document]) -> int:
@@ -68,8 +82,8 @@ def _steps(options: CleaningOptions, scratch: Path) -> list[tuple[str, Step]]:
     ):
         if options.wants(name):
             steps.append((name, _on_text(change)))
-    duplicates = options.duplicates or ("near" if options.clean == "all" else "none")
-    if duplicates != "none":
+    duplicates = options.duplicates or ("near" if options.clean == "all" else "off")
+    if duplicates != "off":
         from corecompress_text.cleaning.duplicates import Duplicates
 
         steps.append(("duplicates", Duplicates(scratch, near=duplicates == "near")))
