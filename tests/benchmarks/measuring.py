@@ -29,7 +29,7 @@ from corecompress.measure.process import run_command, run_process
 from corecompress.measure.task import AXIS, LABELS
 from corecompress.plugins import registry
 from corecompress.progress import Lines
-from corecompress.recipe import Spec, parse
+from corecompress.recipe import Recipe, Spec, parse
 from corecompress.routing import resolve
 from corecompress.summary import inspect_folder
 
@@ -238,10 +238,12 @@ def axis_label(axis: str) -> str:
 
 
 def with_options(recipe: str, **options: object) -> str:
-    """The recipe's text, its only stage with other options; None takes one away."""
-    (stage,) = parse(recipe).stages
-    kept = {key: value for key, value in {**stage.options, **options}.items() if value is not None}
-    return str(Spec(stage.name, kept))
+    """The recipe's text, its last stage with other options; None takes one away. Raises CorecompressError for a file."""
+    stages = parse(recipe).stages
+    if not stages:
+        raise CorecompressError(f"{recipe}: write the recipe out, its last component's options are changed here")
+    kept = {key: value for key, value in {**stages[-1].options, **options}.items() if value is not None}
+    return str(Recipe((*stages[:-1], Spec(stages[-1].name, kept))))
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -125,7 +125,7 @@ def run(bench: Bench, given: argparse.Namespace, report: Report) -> None:
 
 def recipe_row(bench: Bench, recipe: str, calibrated: bool, rate: float) -> Row:
     """A recipe at a rate of its race."""
-    race = "linear" if "exact" in parse(recipe).stages[0].options else "whole"
+    race = "linear" if "exact" in parse(recipe).stages[-1].options else "whole"
     bits = rate
     if race == "linear":
         bits = (rate * bench.linear_parameters + 8 * bench.rest_bytes) / bench.parameters

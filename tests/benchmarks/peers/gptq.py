@@ -46,7 +46,7 @@ def compress(source: Path, out: Path, windows: Path, options: Options) -> dict[s
 
 def restore(source: Path, out: Path, options: Options) -> dict[str, Any]:
     model = AutoModelForCausalLM.from_pretrained(
-        out, dtype=torch.float32, quantization_config=CompressedTensorsConfig(run_compressed=False)
+        out, dtype=torch.float32, quantization_config=CompressedTensorsConfig(dequantize=True)
     )
     names = set(load(source))
     return {name: tensor for name, tensor in model.state_dict().items() if name in names}
