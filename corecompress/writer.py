@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from corecompress.artifact import PAYLOAD_INDEX, STEM, FileRecord, header_hash
 from corecompress.components import TensorInfo
-from corecompress.errors import CorecompressError
+from corecompress.errors import CorecompressError, OutOfReach
 from corecompress.hashing import hash_bytes, hash_file
 from corecompress.journal import NAME as JOURNAL
 from corecompress.journal import Journal, sync
@@ -58,6 +58,9 @@ def workplace(target: Path, *, force: bool, resume: bool, source: Path | None = 
         try:
             yield partial
             _publish(partial, target)
+        except OutOfReach:  # another recipe must be asked for, which could not go on with this run
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         except OSError as problem:
             raise CorecompressError(_disk_problem(problem, target, partial)) from problem
         finally:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,9 +94,8 @@ def calibrate(job: Job, tokens: int) -> Path | None:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     model = load_model(job)
-    takes = inspect.signature(model.forward).parameters
     first = next(iter(_batches(job)), {})
-    if not any(key in takes for key in first):
+    if not can_read(model, first):
         job.progress.note(
             f"{job.source.name}: its forward takes nothing of what --data holds ({', '.join(first)}), "
             "so vae works without calibration"
@@ -115,6 +114,13 @@ def calibrate(job: Job, tokens: int) -> Path | None:
         job.progress.advance(1)
     (folder / "done.json").write_text(json.dumps({"tokens": seen}))
     return folder
+
+
+def can_read(model: Any, batch: Mapping[str, Any]) -> bool:
+    """Whether the model's forward runs on such a batch (`attention_mask` alone is not enough of a text)."""
+    takes = inspect.signature(model.forward).parameters
+    main = getattr(model, "main_input_name", None)
+    return main in batch if main in takes else any(key in takes for key in batch)
 
 
 def _digest(job: Job, tokens: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corecompress.coding.rans import SLOTS
 from corecompress_vae.classes import CLASSES, OCTAVE
 from corecompress_vae.tables import ROWS, SYMBOLS, ClassTables
 from corecompress_vae.trellis import ESCAPE, REACH, SHIFT
@@ -44,7 +45,8 @@ class ClassPrior:
     def spread(self, tables: ClassTables) -> ClassTables:
         """Tables with the prior's shape as a little evidence for what they have no slot for."""
         shape = ClassTables.from_shares(self._shares())
-        return shape.refine(tables.frequencies * np.int64(16))
+        seen = tables.frequencies[:, ESCAPE] < SLOTS  # of the other rows a table that is nothing but the escape tells nothing
+        return shape.refine(tables.frequencies * np.int64(16) * seen[:, None])
 
     def _shares(self) -> NDArray[np.float64]:
         import torch

@@ -26,9 +26,9 @@ from corecompress_vae.exact import decode_exact, encode_exact
 from corecompress_vae.layout import Layout, layout_of
 from corecompress_vae.level_codec import LevelCodec
 from corecompress_vae.options import Options, states_of
-from corecompress_vae.plan import SAMPLE, Planned, Sensitivity, choose_rows
+from corecompress_vae.plan import ENOUGH, SAMPLE, Planned, Sensitivity, choose_rows
 from corecompress_vae.trellis import POLYNOMIALS, SCALAR
-from corecompress_vae.values import HUGE, from_float32, to_bf16, to_float32
+from corecompress_vae.values import HUGE, TINY, from_float32, to_bf16, to_float32
 
 EXACT, MATRICES, OTHER_WAY = 0, 1, 2
 ROTATED = 1
@@ -116,9 +116,9 @@ class Vae(TensorCompressor):
         layout, mode = _oriented(info, wanted)
         wanted = wanted.of_shape(layout.rows, layout.columns)
         out = bytearray([mode])
-        for matrix in layout.matrices(weights):
+        for number, matrix in enumerate(layout.matrices(weights)):
             turned = rotation.rotate(matrix, info.name) if self.rotated else np.ascontiguousarray(matrix)
-            coded = self.codec.encode(turned, wanted, info.dtype == "BF16" and not self.rotated)
+            coded = self.codec.encode(turned, wanted.of_part(number), info.dtype == "BF16" and not self.rotated)
             put_varint(out, len(coded))
             out += coded
         return bytes(out)
@@ -175,7 +175,7 @@ class Vae(TensorCompressor):
 
     def _sample(self, job: Job, matrices: list[TensorInfo]) -> list[Planned]:
         total = sum(info.size for info in matrices)
-        share = min(0.125, SAMPLE / max(total, 1))
+        share = min(1.0, max(min(0.125, SAMPLE / max(total, 1)), ENOUGH / max(total, 1)))
         sample = []
         for info in matrices:
             weights = to_float32(job.source.read(info.name).data, info.dtype)
@@ -186,7 +186,7 @@ class Vae(TensorCompressor):
             part = np.ascontiguousarray(layout.matrices(weights)[0][chosen])
             part = rotation.rotate(part, info.name) if self.rotated else part
             times = layout.count * layout.rows / chosen.size
-            get = lambda name=info.name: self.sensitivities.get(name)  # noqa: E731
+            get = lambda name=info.name: self.sensitivities.get(name).of_part(0)  # noqa: E731
             bf16 = info.dtype == "BF16" and not self.rotated
             sample.append(Planned(info.name, bf16, layout, part, chosen, times, get))
         return sample
@@ -224,7 +224,7 @@ class Vae(TensorCompressor):
 
 def _is_usable(weights: NDArray[np.float32]) -> bool:
     largest = np.abs(weights).max(initial=0)
-    return bool(np.isfinite(largest) and largest < HUGE and (weights != weights[:1]).any())
+    return bool(np.isfinite(largest) and TINY < largest < HUGE and (weights != weights[:1]).any())
 
 
 def _oriented(info: TensorInfo, wanted: Sensitivity) -> tuple[Layout, int]:

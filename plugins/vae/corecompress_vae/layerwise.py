@@ -49,7 +49,7 @@ def calibrate(job: Job, tokens: int) -> Path | None:
         walk = Walk(job.source)
         takes = inspect.signature(walk.model.forward).parameters
         first = next(gradients._batches(job), {})
-        if not any(key in takes for key in first):
+        if not gradients.can_read(walk.model, first):
             raise CantWalk(f"its forward takes nothing of what --data holds ({', '.join(first)})")
         folder.mkdir(parents=True, exist_ok=True)
         seen = _Calibration(job, walk, folder, tokens).run(takes)

@@ -24,7 +24,7 @@ class Options:
     calibration: Literal["gradients", "layers"] = option(
         "gradients", "with --data: gradients of the loss (best), or layers, one after the other, for less memory"
     )
-    calibration_tokens: int = option(32768, "tokens of --data that the model is calibrated on")
+    calibration_tokens: int = option(65536, "tokens of --data that the model is calibrated on")
     exact: tuple[str, ...] = option((), "patterns of tensors that keep every bit")
 
     def __post_init__(self) -> None:

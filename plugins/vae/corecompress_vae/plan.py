@@ -26,6 +26,8 @@ from corecompress_vae.trellis import Trellis
 
 SAMPLE = 1 << 24
 """Weights that a size is predicted from."""
+ENOUGH = 1 << 21
+"""Weights up to which the sample is the whole checkpoint."""
 FEWEST = 32
 """Rows of a matrix in the sample, at least."""
 
@@ -34,20 +36,29 @@ FEWEST = 32
 class Sensitivity:
     """columns float32 [n], rows float32 [o]: step and factor before c (or [1]: for all).
 
-    unit: float32 [n, n] or None; turned: the tensor has its rows and columns the other way round.
+    unit: float32 [n, n] or None; turned: the tensor has its rows and columns the other way round; parts float64
+    [count] or None: factor of each of several matrices' steps.
     """
 
     columns: NDArray[np.float32]
     rows: NDArray[np.float32]
     unit: NDArray[np.float32] | None = None
     turned: bool = False
+    parts: NDArray[np.float64] | None = None
+
+    def of_part(self, number: int) -> Sensitivity:
+        """That of one of a tensor's matrices."""
+        if self.parts is None:
+            return self
+        factor = self.parts[number % self.parts.size]
+        return replace(self, columns=(self.columns * factor).astype(np.float32), parts=None)
 
     def of_shape(self, o: int, n: int) -> Sensitivity:
         """This for a matrix [o, n]; where that is only some rows of the tensor (`corecompress plan`), with the mean."""
         if self.rows.size in (1, o) and self.columns.size in (1, n):
             return self
         mean = [np.exp(np.log(values).mean(keepdims=True)) for values in (self.columns, self.rows)]
-        return Sensitivity(*mean)
+        return Sensitivity(*mean, parts=self.parts)
 
     def scales(self, constant: float, o: int, n: int) -> Scales:
         """The codes for a matrix [o, n]."""

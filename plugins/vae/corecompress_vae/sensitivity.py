@@ -15,7 +15,7 @@ from corecompress_vae.classes import deviations
 from corecompress_vae.layout import layout_of
 from corecompress_vae.plan import Sensitivity
 from corecompress_vae.rotation import rotate_factor
-from corecompress_vae.values import HUGE, to_float32
+from corecompress_vae.values import HUGE, TINY, to_float32
 
 SHARE = 0.5
 """Without data a step goes with the standard deviation of its matrix, of its row and of its column to this power each:
@@ -34,11 +34,17 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Widths:
-    """Of a tensor: whole, its root mean square (0: it has no numbers); rows [o] and columns [n], factors about 1."""
+    """Of a tensor: each [count], its matrices' root mean squares (0: no numbers); rows [o] and columns [n], factors
+    about 1 that all of them share."""
 
-    whole: float
+    each: NDArray[np.float64]
     rows: NDArray[np.float32]
     columns: NDArray[np.float32]
+
+    @property
+    def whole(self) -> float:
+        """Root mean square of all of it."""
+        return float(np.sqrt(np.mean(self.each**2)))
 
 
 class Alike:
@@ -47,12 +53,14 @@ class Alike:
     def __init__(self, widths: dict[str, Widths], share: float = SHARE, scale: float = 1.0):
         self.widths, self.share, self.scale = widths, share, scale
         logs = [np.log(width.whole) for width in widths.values() if width.whole > 0]
-        self.middle = float(np.exp(np.mean(logs))) if logs else 1.0
+        self.middle = float(np.exp(np.median(logs))) if logs else 1.0
 
     def get(self, name: str) -> Sensitivity:
         width = self.widths[name]
-        whole = self.middle * (width.whole / self.middle) ** self.share if width.whole > 0 else self.middle
-        return Sensitivity((width.columns * (self.scale * whole)).astype(np.float32), width.rows)
+        each = np.where(width.each > 0, width.each, self.middle)
+        steps = self.scale * self.middle * (each / self.middle) ** self.share
+        typical = np.exp(np.log(steps).mean())
+        return Sensitivity((width.columns * typical).astype(np.float32), width.rows, parts=steps / typical)
 
 
 class Calibrated:
@@ -87,7 +95,7 @@ class Rotated:
         wanted = self.source.get(name)
         if wanted.unit is None:
             # every column of the rotated matrix mixes all columns
-            return Sensitivity(np.full(1, np.exp(np.log(wanted.columns).mean()), np.float32), wanted.rows)
+            return Sensitivity(np.full(1, np.exp(np.log(wanted.columns).mean()), np.float32), wanted.rows, parts=wanted.parts)
         path = self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.npz"
         if not path.exists():
             unit, steps = rotate_factor(wanted.unit, wanted.columns, name)
@@ -116,13 +124,13 @@ def _widths(job: Job, info: TensorInfo) -> Widths:
     assert layout is not None
     weights = to_float32(job.source.read(info.name).data, info.dtype)
     largest = np.abs(weights).max()
-    if not (np.isfinite(largest) and 0 < largest < HUGE):
-        return Widths(0.0, np.ones(1, np.float32), np.ones(1, np.float32))
+    if not (np.isfinite(largest) and TINY < largest < HUGE):
+        return Widths(np.zeros(1), np.ones(1, np.float32), np.ones(1, np.float32))
     matrices = layout.matrices(weights)
-    whole = float(np.sqrt(np.mean(np.square(matrices, dtype=np.float64))))
+    each = np.sqrt(np.mean(np.square(matrices, dtype=np.float64), (1, 2)))
     turned = np.ascontiguousarray(matrices.swapaxes(1, 2)).reshape(-1, layout.rows)
     rows, columns = deviations(turned, np.float64(0))
-    return Widths(whole, _factors(rows), _factors(columns.reshape(layout.count, -1).mean(0)))
+    return Widths(each, _factors(rows), _factors(columns.reshape(layout.count, -1).mean(0)))
 
 
 def _factors(logs: NDArray[np.float64]) -> NDArray[np.float32]:

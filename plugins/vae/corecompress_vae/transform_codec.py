@@ -29,6 +29,8 @@ from corecompress_vae.values import to_bf16
 
 FINE = 1 << 24
 """Latents larger than that are cut: float32 counts no further."""
+OVERHEAD = 60
+"""Bytes of a matrix besides codes, tables and words: lengths, coder states."""
 STEP = 8
 """Codes of a step are 64ths of an octave; matrices take multiples of this."""
 
@@ -99,10 +101,10 @@ class TransformCodec:
             total = 0.0
             for planned, latents, width in seen:
                 symbols = _round(latents, code_steps(_step_code(constant, width))[0])
-                bits = sum(_entropy(symbols[:, channel]) for channel in range(symbols.shape[1]))
+                tables, index = _tables(symbols)
                 layout = planned.layout
-                more = 40 * symbols.shape[1] + 0.7 * (layout.rows + layout.columns)
-                total += planned.times * bits / 8 + layout.count * more
+                more = len(tables.to_bytes()) + 0.7 * (layout.rows + layout.columns) + OVERHEAD
+                total += planned.times * tables.bits(symbols.reshape(-1), index) / 8 + layout.count * more
             return total
 
         if target is None:
@@ -129,11 +131,7 @@ class TransformCodec:
         latents = np.asarray(self.encoder.encode(to_chunks(weights, rows, columns, self.chunk)))
         code = _step_code(self.constant, _width(wanted, weights))
         symbols = _round(latents, code_steps(code)[0])
-        channels = symbols.shape[1]
-        lows = symbols.min(0)
-        counts = [np.bincount(np.minimum(symbols[:, c] - lows[c], 4096)) for c in range(channels)]
-        tables = Tables.from_counts(counts, lows)
-        index = np.tile(np.arange(channels, dtype=np.uint16), len(symbols))
+        tables, index = _tables(symbols)
         out, table_bytes = bytearray(), tables.to_bytes()
         put_varint(out, int(code[0]) - LEAST)
         for block in (encode_bytes(rows), encode_bytes(columns), table_bytes):
@@ -189,8 +187,8 @@ def _round(latents: NDArray[np.float32], step: np.float32) -> NDArray[np.int64]:
     return np.clip(np.rint(latents / step), -FINE, FINE).astype(np.int64)
 
 
-def _entropy(symbols: NDArray[np.int64]) -> float:
-    """Bits of symbols [n] under their own frequencies."""
-    counts = np.unique(symbols, return_counts=True)[1]
-    counts = counts[counts > 0]
-    return float(-(counts * np.log2(counts / symbols.size)).sum())
+def _tables(symbols: NDArray[np.int64]) -> tuple[Tables, NDArray[np.uint16]]:
+    """(a table for each channel of symbols [n, channels], which one each symbol is read with [n · channels])."""
+    channels, lows = symbols.shape[1], symbols.min(0)
+    counts = [np.bincount(np.minimum(symbols[:, c] - lows[c], 4096)) for c in range(channels)]
+    return Tables.from_counts(counts, lows), np.tile(np.arange(channels, dtype=np.uint16), len(symbols))

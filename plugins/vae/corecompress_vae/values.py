@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 F16_MOST = np.float32(65504)
+TINY = np.float32(1e-12)
+"""Tensors whose values are all below that are kept exactly: steps end at 2^−60."""
 HUGE = np.float32(1e30)
 """Values from here on are no weights: a step would not suit them and the rest."""
 

@@ -83,6 +83,14 @@ class Hierarchical(LogisticMixture):
         key = classes[near] * (2 * REACH + 1) + whole[near] + REACH
         self.counts = np.bincount(key, counts[near], CLASSES * (2 * REACH + 1)).reshape(CLASSES, -1)
 
+    def sample(self, n: int, seed: int = 0, context: Any = None) -> NDArray[np.float32]:
+        """n draws, float32 [n]; without context, hyper-latents are drawn first, one for each block."""
+        if context is None and self.hyper.sum() > 0:
+            draw = np.random.default_rng(seed)
+            blocks = draw.choice(CLASSES, -(-n // self.options.block), p=self.hyper / self.hyper.sum())
+            context = np.repeat(blocks, self.options.block)[:n]
+        return super().sample(n, seed, context)
+
     def freeze(self, precision: int = 12) -> HierarchicalCoder:
         """Tables of the classes and of the hyper-latents."""
         with torch.no_grad():
@@ -105,7 +113,7 @@ class Hierarchical(LogisticMixture):
 
 @dataclass(frozen=True)
 class HierarchicalCoder:
-    """Hyper-latents in front, then the symbols: varint length, hyper-latents, symbols."""
+    """Hyper-latents, then the symbols: varint of 2 · length (+ 1: they are a byte each), hyper-latents, symbols."""
 
     coder: TableCoder
     hyper: Tables
@@ -117,19 +125,22 @@ class HierarchicalCoder:
             return self.coder.compress(symbols, context)
         symbols = np.asarray(symbols)
         blocks = block_classes(symbols, self.block)
-        head = encode(blocks, self.hyper).tobytes()
+        head, packed = encode(blocks, self.hyper).tobytes(), blocks.astype(np.uint8).tobytes()
         out = bytearray()
-        put_varint(out, len(head))
-        return bytes(out) + head + self.coder.compress(symbols, np.repeat(blocks, self.block)[: symbols.size])
+        put_varint(out, 2 * min(len(head), len(packed)) + (len(packed) < len(head)))
+        spread = np.repeat(blocks, self.block)[: symbols.size]
+        return bytes(out) + min(packed, head, key=len) + self.coder.compress(symbols, spread)
 
     def decompress(self, data: bytes, n: int, context: NDArray[Any] | None = None) -> NDArray[np.int32]:
         """The n symbols, int32 [n]. Raises CorruptData on bytes that `compress` never wrote."""
         if context is not None:
             return self.coder.decompress(data, n, context)
         length, at = get_varint(bytes(data[:5]), 0)
-        if at + length > len(data):
+        plain, length, count = length & 1, length >> 1, -(-n // self.block)
+        if at + length > len(data) or (plain and length != count):
             raise CorruptData("hyper-latents are cut off")
-        blocks = decode(data[at : at + length], -(-n // self.block), self.hyper)
+        coded = data[at : at + length]
+        blocks = np.frombuffer(coded, np.uint8) if plain else decode(coded, count, self.hyper)
         if blocks.size and not 0 <= blocks.min() <= blocks.max() < CLASSES:
             raise CorruptData("a hyper-latent names no class")
         return self.coder.decompress(data[at + length :], n, np.repeat(blocks, self.block)[:n])
