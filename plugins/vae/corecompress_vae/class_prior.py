@@ -45,7 +45,7 @@ class ClassPrior:
     def spread(self, tables: ClassTables) -> ClassTables:
         """Tables with the prior's shape as a little evidence for what they have no slot for."""
         shape = ClassTables.from_shares(self._shares())
-        seen = tables.frequencies[:, ESCAPE] < SLOTS  # of the other rows a table that is nothing but the escape tells nothing
+        seen = tables.frequencies[:, ESCAPE] < SLOTS  # a table that is nothing but the escape tells nothing
         return shape.refine(tables.frequencies * np.int64(16) * seen[:, None])
 
     def _shares(self) -> NDArray[np.float64]:

@@ -95,7 +95,8 @@ class Rotated:
         wanted = self.source.get(name)
         if wanted.unit is None:
             # every column of the rotated matrix mixes all columns
-            return Sensitivity(np.full(1, np.exp(np.log(wanted.columns).mean()), np.float32), wanted.rows, parts=wanted.parts)
+            step = np.full(1, np.exp(np.log(wanted.columns).mean()), np.float32)
+            return Sensitivity(step, wanted.rows, parts=wanted.parts)
         path = self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.npz"
         if not path.exists():
             unit, steps = rotate_factor(wanted.unit, wanted.columns, name)
