@@ -139,7 +139,7 @@ def _prepare(run: Run, checkpoint: Checkpoint, routing: Routing, writer: Payload
 def job_of_tensors(run: Run, checkpoint: Checkpoint, routing: Routing, number: int) -> Job:
     """What the tensor compressor `number` may know."""
     files = sum((checkpoint.folder / name).stat().st_size for name in ("config.json", *checkpoint.carried))
-    overhead = files + 4000 + MANIFEST_ROW * len(routing.number_of)
+    overhead = files + 3500 + MANIFEST_ROW * len(routing.number_of)
     mine = tuple(info for info in checkpoint.tensors if routing.number_of.get(info.name) == number)
     scratch, settings = run.scratch(f"tensor-{number}"), run.settings
     common = settings.seed, settings.threads, scratch, run.progress, run.cache, overhead

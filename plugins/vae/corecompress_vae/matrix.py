@@ -42,18 +42,29 @@ def encode_matrix(
     weights: NDArray[np.float32], scales: Scales, tables: ClassTables, trellis: Trellis, bf16: bool, fitted: bool = True
 ) -> bytes:
     """Quantise and code weights float32 [o, n]; every value finite. fitted: classes by row and column."""
-    columns = _no_finer_than_float(weights, scales)
+    columns = no_finer_than_float(weights, scales)
     levels = quantise(weights, columns, scales.rows, scales.unit, tables.bits, trellis, bf16)
     row_classes, column_classes = fit_classes(levels) if fitted else one_class(levels)
+    out = head(columns, scales.rows, row_classes, column_classes)
+    out += encode_levels(levels, row_classes, column_classes, tables, trellis).tobytes()
+    return bytes(out)
+
+
+def head(
+    columns: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    row_classes: NDArray[np.uint8],
+    column_classes: NDArray[np.uint8],
+) -> bytearray:
+    """What stands in front of the levels."""
     out = bytearray()
-    for codes in (columns, scales.rows):
+    for codes in (columns, rows):
         base = int(codes.min())
         put_varint(out, base - LEAST)
         _put_block(out, ((codes - base) // COARSE).astype(np.uint8))
     _put_block(out, row_classes)
     _put_block(out, column_classes)
-    out += encode_levels(levels, row_classes, column_classes, tables, trellis).tobytes()
-    return bytes(out)
+    return out
 
 
 def decode_matrix(
@@ -76,7 +87,7 @@ def decode_matrix(
     )  # fmt: skip
 
 
-def _no_finer_than_float(weights: NDArray[np.float32], scales: Scales) -> NDArray[np.int64]:
+def no_finer_than_float(weights: NDArray[np.float32], scales: Scales) -> NDArray[np.int64]:
     """Column codes, coarser where levels would be more than float32 can count."""
     largest = np.abs(weights / code_steps(scales.rows)[:, None]).max(0)
     codes = scales.columns

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from corecompress_vae.classes import fit_classes, one_class
 from corecompress_vae.layout import Layout
 from corecompress_vae.levels import step_codes
-from corecompress_vae.matrix import Scales
+from corecompress_vae.matrix import Scales, head, no_finer_than_float
 from corecompress_vae.quantise import quantise
-from corecompress_vae.stream import walk
+from corecompress_vae.stream import STATE_BYTES, strips_of_chunks, walk
 from corecompress_vae.tables import ROWS, SYMBOLS, ClassTables
 from corecompress_vae.trellis import Trellis
 
@@ -28,6 +28,8 @@ SAMPLE = 1 << 24
 """Weights that a size is predicted from."""
 ENOUGH = 1 << 21
 """Weights up to which the sample is the whole checkpoint."""
+CHUNK_BYTES = STATE_BYTES + 5
+"""Of a chunk of levels besides its words and escapes: coder states and lengths."""
 FEWEST = 32
 """Rows of a matrix in the sample, at least."""
 
@@ -116,12 +118,17 @@ def estimate(
         sensitivity = planned.sensitivity()
         rows = sensitivity.rows[planned.chosen] if sensitivity.rows.size > 1 else sensitivity.rows
         scales = replace(sensitivity, rows=rows).scales(constant, *planned.weights.shape)
-        levels = quantise(planned.weights, scales.columns, scales.rows, scales.unit, tables.bits, trellis, planned.bf16)
+        columns = no_finer_than_float(planned.weights, scales)
+        levels = quantise(planned.weights, columns, scales.rows, scales.unit, tables.bits, trellis, planned.bf16)
         row_classes, column_classes = fit_classes(levels) if by_row else one_class(levels)
         symbols, index, side = walk(levels, row_classes, column_classes, tables.frequencies, trellis)
         key = index.astype(np.int64) * SYMBOLS + symbols
         counts = np.bincount(key, minlength=ROWS * SYMBOLS).reshape(ROWS, SYMBOLS)
-        extra = planned.times * side.size + planned.layout.count * _side_bytes(planned.layout, scales)
+        layout = planned.layout
+        front = len(head(columns, scales.rows, row_classes, column_classes))
+        longer = (layout.rows + layout.columns) / sum(planned.weights.shape)
+        chunks = len(strips_of_chunks(layout.rows, layout.columns))
+        extra = planned.times * side.size + layout.count * (front * longer + CHUNK_BYTES * chunks)
         return counts * planned.times, extra
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -133,13 +140,6 @@ def estimate(
     fitted = fit(counts).only(counts.sum(1) > 0)
     bits = float((counts * fitted.bits.reshape(ROWS, SYMBOLS)).sum())
     return Estimate(bits / 8 + extra + len(fitted.to_bytes()), fitted)
-
-
-def _side_bytes(layout: Layout, scales: Scales) -> float:
-    """About what classes, steps and coder states take."""
-    varied = sum(codes.size for codes in (scales.columns, scales.rows) if codes.min() < codes.max())
-    chunks = 1 + layout.rows * layout.columns / (1 << 17)
-    return 0.45 * (layout.rows + layout.columns) + 0.5 * varied + 45 * chunks + 100
 
 
 def typical_constant(sample: list[Planned]) -> float:

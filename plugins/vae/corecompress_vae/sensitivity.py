@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +21,8 @@ from corecompress_vae.values import HUGE, TINY, to_float32
 SHARE = 0.5
 """Without data a step goes with the standard deviation of its matrix, of its row and of its column to this power each:
 weights are small where inputs are large. The README has what other powers lose."""
+USUAL = 3.0
+"""Octaves by which a matrix may differ from the others for that."""
 WIDEST = 8.0
 """Octaves by which a row or column may differ from its matrix."""
 
@@ -58,7 +61,9 @@ class Alike:
     def get(self, name: str) -> Sensitivity:
         width = self.widths[name]
         each = np.where(width.each > 0, width.each, self.middle)
-        steps = self.scale * self.middle * (each / self.middle) ** self.share
+        octaves = np.log2(each / self.middle)
+        near = np.clip(octaves, -USUAL, USUAL)  # what is far off keeps its relative error
+        steps = self.scale * self.middle * np.exp2(self.share * near + (octaves - near))
         typical = np.exp(np.log(steps).mean())
         return Sensitivity((width.columns * typical).astype(np.float32), width.rows, parts=steps / typical)
 
@@ -131,8 +136,15 @@ def _widths(job: Job, info: TensorInfo) -> Widths:
     each = np.sqrt(np.mean(np.square(matrices, dtype=np.float64), (1, 2)))
     turned = np.ascontiguousarray(matrices.swapaxes(1, 2)).reshape(-1, layout.rows)
     rows, columns = deviations(turned, np.float64(0))
-    return Widths(each, _factors(rows), _factors(columns.reshape(layout.count, -1).mean(0)))
+    columns = columns.reshape(layout.count, -1).mean(0)
+    return Widths(each, _factors(rows, columns.size * layout.count), _factors(columns, rows.size * layout.count))
 
 
-def _factors(logs: NDArray[np.float64]) -> NDArray[np.float32]:
+def _factors(logs: NDArray[np.float64], count: int) -> NDArray[np.float32]:
+    """Factors for log2 deviations, each of `count` weights: less far apart by what is only the error of sampling."""
+    noise = 1 / (math.log(2) * math.sqrt(2 * count))
+    spread = float(np.var(logs))
+    logs = np.median(logs) + (logs - np.median(logs)) * max(0.0, 1 - noise**2 / spread if spread > 0 else 0.0)
+    if spread < 2 * noise**2:
+        return np.ones(logs.size, np.float32)
     return np.exp2(SHARE * np.clip(logs - np.median(logs), -WIDEST, WIDEST)).astype(np.float32)

@@ -64,6 +64,7 @@ def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a.astype(np.float64), b.astype(np.float64)  # squares of the smallest are no float32
     return float(np.sqrt(np.mean((a - b) ** 2) / np.mean(b**2)))
 
 
@@ -178,7 +179,7 @@ def test_odd_tensors(dtype: str, more: str, tmp_path: Path, capsys: pytest.Captu
     tensors = {name: (dtype, values) for name, values in ODD.items() if not (dtype == "F16" and name == "wide")}
     with np.errstate(over="ignore"):
         source = write(tmp_path / "source", tensors)
-    recipe = f"vae(step=0.05, quantizer=trellis(states=4){more})".replace(
+    recipe = f"vae(step=0.02, quantizer=trellis(states=4){more})".replace(
         "quantizer=trellis(states=4), quantizer=scalar", "quantizer=scalar"
     )
     corecompress.compress(source, tmp_path / "out", recipe)
@@ -271,7 +272,7 @@ def test_text_too_short_says_how_much(tmp_path: Path, cli: Callable[..., Any]) -
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if line]
     assert len(lines) == 1
-    assert "32768 are needed" in lines[0]
+    assert "65536 are needed" in lines[0]
     assert "calibration_tokens=" in lines[0]
     assert not (tmp_path / "out").exists()
 
@@ -415,7 +416,7 @@ def test_the_trellis_stays_near_the_bound(tmp_path: Path) -> None:
     from corecompress.progress import Silent
 
     for quantizer in ("scalar", "trellis(states=8)", "trellis(states=32)"):
-        component: Any = build(registry(), "compressor", parse_spec(f"vae(step=0.75, quantizer={quantizer})"))
+        component: Any = build(registry(), "compressor", parse_spec(f"vae(step=0.5, quantizer={quantizer})"))
         job = Job(source, source.tensors, None, 0, 1, tmp_path / quantizer, Silent(), tmp_path / "cache")
         component.restore(component.prepare(job))
         payload = component.encode(source.read("a"))
