@@ -163,9 +163,9 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 @pytest.mark.slow
 def test_a_model_larger_than_memory(tmp_path: Path) -> None:
-    """A Llama of 1.54 GB in float32 is calibrated and compressed in less than 1.2 GB; with gradients it needs more than
-    its own size. About ten minutes of two cores."""
-    layers = 30
+    """A Llama of 1.85 GB in float32 is calibrated and compressed in less than 1.5 GB, whatever the number of its
+    blocks. About fifteen minutes of one core."""
+    layers = 36
     matrices = {
         **{f"self_attn.{name}_proj": (1024, 1024) for name in "qkvo"},
         **{f"mlp.{name}_proj": (2816, 1024) for name in ("gate", "up")},
@@ -190,11 +190,11 @@ def test_a_model_larger_than_memory(tmp_path: Path) -> None:
     source = checkpoints.write_checkpoint(tmp_path / "source", shards, config)
     del shards
     tiny.tokenizer(source)
-    limit = 1_200_000_000
+    limit = 1_500_000_000
     assert sum(path.stat().st_size for path in source.iterdir()) > 1.2 * limit
     recipe = "vae(bits=4, calibration=layers, calibration_tokens=1024, quantizer=trellis(states=4))"
     command = [Path(sys.executable).with_name("corecompress"), "compress", source, "-o", tmp_path / "out", "-r", recipe]
-    more = ["--data", f"text:{tiny.corpus(tmp_path / 'text.txt')}", "--max-memory", limit, "--no-evaluate", "-q"]
+    more = ["--data", f"text:{tiny.corpus(tmp_path / 'text.txt')}", "--max-memory", limit, "--no-evaluate", "-q", "-j", 1]
     done = subprocess.run(
         [sys.executable, "-c", PEAK, *map(str, [*command, *more])], capture_output=True, text=True, check=True
     )
