@@ -36,6 +36,8 @@ from corecompress_vae.names import stored_names
 
 FORMAT = 3
 """Of what is kept in the cache."""
+MOST, LEAST = 65536, 32768
+"""Tokens that are used where none were asked for, and those that there must be."""
 AT_ONCE = 1024
 """Tokens of one forward pass."""
 PLAIN_SHARE = 0.05
@@ -83,7 +85,7 @@ def load(folder: Path, name: str) -> Sensitivity | None:
         return Sensitivity(arrays["unit"], arrays["steps"], arrays["rows"], bool(arrays["turned"]))
 
 
-def calibrate(job: Job, tokens: int) -> Path | None:
+def calibrate(job: Job, tokens: int | None) -> Path | None:
     """Run the model on `tokens` tokens of job.data; the folder of what was found.
 
     What an earlier run on the same source, data and seed left in job.cache is used again. None, and a line that says
@@ -123,11 +125,11 @@ def can_read(model: Any, batch: Mapping[str, Any]) -> bool:
     return main in batch if main in takes else any(key in takes for key in batch)
 
 
-def _digest(job: Job, tokens: int) -> str:
+def _digest(job: Job, tokens: int | None) -> str:
     """Of all that the sensitivities depend on."""
     assert job.data is not None
     shards = [hash_file(shard.path) for shard in job.source.shards]
-    asked = (FORMAT, shards, sorted(job.source.config.items()), job.data.fingerprint(), tokens, job.seed)
+    asked = (FORMAT, shards, sorted(job.source.config.items()), job.data.fingerprint(), tokens or MOST, job.seed)
     return hashlib.sha256(repr(asked).encode()).hexdigest()[:24]
 
 
@@ -334,10 +336,10 @@ def _batches(job: Job) -> Iterator[dict[str, torch.Tensor]]:
         yield {key: torch.from_numpy(value) for key, value in arrays.items() if value.dtype.kind in "iufb"}
 
 
-def _run(model: Any, watch: _Watch, job: Job, tokens: int) -> int:
+def _run(model: Any, watch: _Watch, job: Job, tokens: int | None) -> int:
     """Forward and backward until `tokens` tokens (or images) are seen; how many were."""
     generator = torch.Generator().manual_seed(job.seed)
-    job.progress.start("calibrating", tokens)
+    job.progress.start("calibrating", tokens or MOST)
     seen = 0
     for part, count in pieces(job, tokens):
         _backward(model, watch, {key: value.to(model.device) for key, value in part.items()}, generator)
@@ -348,8 +350,10 @@ def _run(model: Any, watch: _Watch, job: Job, tokens: int) -> int:
     return seen
 
 
-def pieces(job: Job, tokens: int) -> Iterator[tuple[dict[str, torch.Tensor], int]]:
+def pieces(job: Job, tokens: int | None) -> Iterator[tuple[dict[str, torch.Tensor], int]]:
     """(inputs of one forward pass, tokens or images in it) of the calibration split, until there are `tokens`.
+
+    None: until there are MOST, but LEAST will do.
 
     Raises CorecompressError behind the last one of too little text.
     """
@@ -363,9 +367,9 @@ def pieces(job: Job, tokens: int) -> Iterator[tuple[dict[str, torch.Tensor], int
             count = int(mask.sum()) if mask is not None else len(next(iter(part.values())))
             yield part, count
             seen += count
-            if seen >= tokens:
+            if seen >= (tokens or MOST):
                 return
-    _check_enough(seen, tokens, is_text)
+    _check_enough(seen, tokens or LEAST, is_text)
 
 
 def _check_enough(seen: int, tokens: int, is_text: bool) -> None:

@@ -36,7 +36,7 @@ Piece = tuple[dict[str, torch.Tensor], torch.Tensor]
 """Inputs of a forward pass, and which of its tokens count, bool [n, length]."""
 
 
-def calibrate(job: Job, tokens: int) -> Path | None:
+def calibrate(job: Job, tokens: int | None) -> Path | None:
     """As calibrate.calibrate, in the memory of one block: the folder of what was found, kept in job.cache.
 
     None, and a line that says why, for a model that is no stack of blocks or takes nothing of what the data hold.
@@ -89,7 +89,7 @@ class _Hidden:
 class _Calibration:
     """One run over all blocks."""
 
-    def __init__(self, job: Job, walk: Walk, folder: Path, tokens: int):
+    def __init__(self, job: Job, walk: Walk, folder: Path, tokens: int | None):
         self.job, self.walk, self.folder, self.tokens = job, walk, folder, tokens
         self.watch = gradients._Watch(walk.model)
         self.generator = torch.Generator().manual_seed(job.seed)

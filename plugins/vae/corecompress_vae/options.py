@@ -24,7 +24,9 @@ class Options:
     calibration: Literal["gradients", "layers"] = option(
         "gradients", "with --data: gradients of the loss (best), or layers, one after the other, for less memory"
     )
-    calibration_tokens: int = option(65536, "tokens of --data that the model is calibrated on")
+    calibration_tokens: int | None = option(
+        None, "tokens of --data that the model is calibrated on (default: 65536, or what there is from 32768 on)"
+    )
     exact: tuple[str, ...] = option((), "patterns of tensors that keep every bit")
 
     def __post_init__(self) -> None:
@@ -35,7 +37,7 @@ class Options:
             object.__setattr__(self, "bits", None)
         if not all(value is None or (math.isfinite(value) and value > 0) for value in (self.bits, self.step)):
             raise ValueError("bits and step are above zero")
-        if self.calibration_tokens < 1:
+        if self.calibration_tokens is not None and self.calibration_tokens < 1:
             raise ValueError(f"calibration_tokens is {self.calibration_tokens}; it takes 1 or more")
 
 

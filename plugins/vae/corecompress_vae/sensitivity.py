@@ -112,7 +112,7 @@ class Rotated:
             return Sensitivity(kept["steps"], wanted.rows, kept["unit"], wanted.turned)
 
 
-def of(job: Job, matrices: list[TensorInfo], way: str, tokens: int) -> Source:
+def of(job: Job, matrices: list[TensorInfo], way: str, tokens: int | None) -> Source:
     """Calibrated where the job has data (way: "gradients" or "layers"), alike otherwise."""
     widths = {info.name: _widths(job, info) for info in matrices}
     if job.data is None:

@@ -272,7 +272,7 @@ def test_text_too_short_says_how_much(tmp_path: Path, cli: Callable[..., Any]) -
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if line]
     assert len(lines) == 1
-    assert "65536 are needed" in lines[0]
+    assert "32768 are needed" in lines[0]
     assert "calibration_tokens=" in lines[0]
     assert not (tmp_path / "out").exists()
 
