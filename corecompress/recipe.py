@@ -185,7 +185,7 @@ def _written(value: Any) -> str:
         return "none"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_written, value)) + "]"
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w.+-]*", value):
+    if isinstance(value, str) and (value in _WORDS or not re.fullmatch(r"[A-Za-z_][\w.+-]*", value)):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return str(value)
 

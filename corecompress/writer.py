@@ -82,8 +82,11 @@ def lock_of(target: Path) -> Path:
 
 
 def is_begun(partial: Path) -> bool:
-    """Whether --resume would find something there."""
-    return (partial / JOURNAL).exists() or (partial / STAGES / JOURNAL).exists()
+    """Whether --resume would find something there: entries of a journal, or what a stage keeps for itself."""
+    journals = (partial / JOURNAL, partial / STAGES / JOURNAL)
+    if any(path.exists() and len(path.read_bytes().splitlines()) > 1 for path in journals):
+        return True
+    return any(path.is_file() for path in (partial / STAGES).glob("*/**/*"))
 
 
 def check_target(target: Path, force: bool, source: Path | None) -> None:
