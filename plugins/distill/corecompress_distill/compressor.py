@@ -51,13 +51,17 @@ class Distill(ModelCompressor):
             planned.write_text(json.dumps(plan))
         model, optimizer = session.build()
         state = State() if last is None else checkpoints.load(last)
-        with interruptible(accelerator, job.progress):
-            feed = session.feed(state.step)
-            state = train(
-                accelerator, model, optimizer, feed, session.watched, session.schedule, state, checkpoints, job.progress
-            )
+        feed, schedule = session.feed(state.step), session.schedule
+        try:
+            with interruptible(accelerator, job.progress):
+                state = train(
+                    accelerator, model, optimizer, feed, session.watched, schedule, state, checkpoints, job.progress
+                )
+        finally:
+            if session.cache is not None:
+                session.cache.flush()
         if state.stopped:
-            job.progress.say(f"stopped at update {state.step} of {session.schedule.steps}: {state.stopped}")
+            job.progress.say(f"stopped at update {state.step} of {schedule.steps}: {state.stopped}")
         weights = student_state(accelerator, model)
         if accelerator.is_main_process:
             out.mkdir(parents=True, exist_ok=True)

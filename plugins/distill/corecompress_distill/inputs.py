@@ -38,6 +38,16 @@ class Inputs:
         """Tokens that the model reads, padding left out; samples where there are no tokens."""
         return self.samples if self.mask is None else int(self.mask.sum())
 
+    def pick(self, samples: list[int]) -> Inputs:
+        """Some of the samples."""
+
+        def picked(value: torch.Tensor | None) -> torch.Tensor | None:
+            return None if value is None else value[samples]
+
+        return Inputs(
+            {key: value[samples] for key, value in self.model.items()}, picked(self.mask), picked(self.labels)
+        )
+
     def to(self, device: Any) -> Inputs:
         """The same on a device."""
 

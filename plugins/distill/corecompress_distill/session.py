@@ -30,7 +30,7 @@ from corecompress_distill.outputs import Reader
 from corecompress_distill.samples import Samples
 from corecompress_distill.structure import find_stacks
 from corecompress_distill.student import Calibration, first_output, make_student
-from corecompress_distill.teacher import Teacher, open_cache
+from corecompress_distill.teacher import Cache, Teacher, open_cache
 from corecompress_distill.training import Schedule, make_optimizer
 
 LANGUAGE: tuple[Task, ...] = ("causal-lm", "masked-lm")
@@ -42,7 +42,7 @@ CALIBRATION = 16
 
 @dataclass
 class Session:
-    """One run's parts. student: as it begins, untouched; cached: where the teacher's outputs are kept."""
+    """One run's parts. student: as it begins, untouched; cache: where the teacher's outputs are kept."""
 
     job: Job
     options: Options
@@ -55,6 +55,7 @@ class Session:
     watched: list[Inputs]
     schedule: Schedule
     objectives: Objectives = field(init=False)
+    cache: Cache | None = None
 
     @property
     def sharded(self) -> bool:
@@ -80,7 +81,7 @@ class Session:
         pooling, needs = pooling_of(self.job.source.folder), objectives.needs
         read_student = Reader(student, needs, pooling, relations.of_student if relations else None)
         read_teacher = Reader(self.teacher, needs, pooling, relations.of_teacher if relations else None)
-        teacher = Teacher(read_teacher, objectives, self._cache())
+        teacher = Teacher(read_teacher, objectives, self.cache)
         model = Distillation(student, teacher, objectives, read_student, self.sharded)
         model.train()
         for module in model.modules():  # the teacher answers without dropout, so the student does
@@ -94,7 +95,8 @@ class Session:
         model, optimizer = self.accelerator.prepare(model, make_optimizer(model, self.schedule))
         return model, optimizer
 
-    def _cache(self) -> Any:
+    def open_cache(self) -> Cache | None:
+        """The cache that the options ask for."""
         if self.options.teacher_cache <= 0:
             return None
         shards = [hash_file(shard.path) for shard in self.job.source.shards]
@@ -135,7 +137,7 @@ def open_session(job: Job, options: Options) -> Session:
     session = Session(job, options, task, accelerator, teacher, student, feeder, samples, watched, schedule)
     scene = Scene(task, teacher, student, first.labels is not None, lambda: _interleaved(teacher, first))
     session.objectives = make_objectives(options.objectives, scene)
-    session._cache()
+    session.cache = session.open_cache()
     return session
 
 

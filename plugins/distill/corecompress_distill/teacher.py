@@ -106,26 +106,34 @@ class Teacher:
         with torch.no_grad():
             if self.cache is None:
                 return self.reader(inputs)
-            found = self._known(inputs)
-            if found is None:
-                self._keep(inputs, self.reader(inputs))
-                found = self._known(inputs)
-            return found if found is not None else self.reader(inputs)
+            names = keys(inputs)
+            missing = [n for n, key in enumerate(names) if self.cache.get(f"{key}.{self._last}") is None]
+            if missing:
+                unknown = inputs.pick(missing)
+                self._keep(unknown, self.reader(unknown))
+            found = self._known(names, next(iter(inputs.model.values())).device)
+            return self.reader(inputs) if found is None else found
 
-    def _known(self, inputs: Inputs) -> Outputs | None:
-        """What is kept, None unless it is there for every sample."""
+    @property
+    def _last(self) -> str:
+        """What of a sample is written last, so that all of it is there with it."""
+        return "logs" if self.logits else "embedding"
+
+    def _known(self, names: list[str], device: Any) -> Outputs | None:
+        """What is kept of the samples, None unless it is there for every one."""
         assert self.cache is not None
-        names = ["ids", "logs"] if self.logits else ["embedding"]
-        found = [[self.cache.get(f"{key}.{name}") for key in keys(inputs)] for name in names]
-        columns = [[value for value in column if value is not None] for column in found]
-        if any(len(column) < inputs.samples for column in columns):
-            return None
-        device = next(iter(inputs.model.values())).device
-        joined = [torch.cat(column).to(device) for column in columns]
+        columns = []
+        for part in ("ids", "logs") if self.logits else ("embedding",):
+            found = [self.cache.get(f"{key}.{part}") for key in names]
+            values = [value for value in found if value is not None]
+            if len(values) < len(found):
+                return None
+            # Whole numbers and float32: autocast does not know how to join float16 on a processor.
+            columns.append(torch.cat([v.long() if part == "ids" else v.float() for v in values]).to(device))
         if self.logits:
-            brief: Any = TopLogits(joined[0].long(), joined[1].float())
+            brief: Any = TopLogits(columns[0], columns[1])
             return Outputs(logits=brief)
-        return Outputs(embedding=joined[0].float())
+        return Outputs(embedding=columns[0])
 
     def _keep(self, inputs: Inputs, outputs: Outputs) -> None:
         assert self.cache is not None

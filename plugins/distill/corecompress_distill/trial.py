@@ -26,6 +26,14 @@ def run_trial(session: Session, folder: Path) -> dict[str, Any]:
 
     Raises CorecompressError when something can't be computed, written, or loaded again.
     """
+    try:
+        return _trial(session, folder)
+    finally:
+        if session.accelerator.is_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _trial(session: Session, folder: Path) -> dict[str, Any]:
     session.job.progress.start("trial of two updates", UPDATES, "updates")
     teacher, student = session.teacher, session.student
     counts = [sum(p.numel() for p in model.parameters()) for model in (teacher, student)]
@@ -85,7 +93,6 @@ def _seconds(session: Session, folder: Path) -> dict[str, float]:
     state = student_state(accelerator, model)
     if accelerator.is_main_process:
         _save_and_load(session, state, folder / "student")
-        shutil.rmtree(folder, ignore_errors=True)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
     return {"token": min(spent / max(tokens, 1) for spent, tokens in taken), "look": look + time.perf_counter() - begun}

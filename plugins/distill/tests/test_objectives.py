@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make, save
+from families import make, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FAMILIES, save
+from families import FAMILIES, save
 
 import corecompress
 from corecompress.errors import CorecompressError
