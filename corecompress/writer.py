@@ -86,7 +86,8 @@ def is_begun(partial: Path) -> bool:
     journals = (partial / JOURNAL, partial / STAGES / JOURNAL)
     if any(path.exists() and len(path.read_bytes().splitlines()) > 1 for path in journals):
         return True
-    return any(path.is_file() for path in (partial / STAGES).glob("*/**/*"))
+    kept = (path for path in partial.glob("*/**/*") if path.parent != partial / STAGES)
+    return any(path.is_file() for path in kept)
 
 
 def check_target(target: Path, force: bool, source: Path | None) -> None:
