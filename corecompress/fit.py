@@ -20,7 +20,6 @@ import corecompress
 from corecompress.components import Data, Kind, Progress
 from corecompress.errors import CorecompressError
 from corecompress.hashing import hash_file
-from corecompress.journal import NAME as JOURNAL
 from corecompress.journal import Journal
 from corecompress.plugins import registry
 from corecompress.recipe import Spec, build, parse_spec
@@ -73,12 +72,7 @@ def fit(
         Journal.resume(partial, identity).close()
         scratch = partial / SCRATCH
         more = _taken(learner, encoder_spec, {"scratch": scratch, "seconds": seconds})
-        try:
-            found = learner.fit(data, model, seed=settings.seed, target_loss=target_loss, progress=progress, **more)
-        except BaseException:
-            if not (scratch.is_dir() and any(scratch.iterdir())):
-                (partial / JOURNAL).unlink()  # nothing that --resume could go on with
-            raise
+        found = learner.fit(data, model, seed=settings.seed, target_loss=target_loss, progress=progress, **more)
         shutil.rmtree(scratch, ignore_errors=True)
         figures = dict(found or {})
         write_arrays(partial / ARRAYS, _arrays(encoder=learner, prior=model))

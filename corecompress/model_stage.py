@@ -35,12 +35,7 @@ def make_models(run: Run, checkpoint: Checkpoint) -> Checkpoint:
         out = run.scratch(str(number))
         if number >= done:
             shutil.rmtree(out)  # what an interrupted run left half written
-            try:
-                checkpoint = _make(run, number, stage, checkpoint)
-            except BaseException:
-                if number == 0 and not any(run.scratch(f"{number}-scratch").iterdir()):
-                    journal.path.unlink()  # nothing was kept that --resume could go on with
-                raise
+            checkpoint = _make(run, number, stage, checkpoint)
             journal.add({"stage": number})
         else:
             checkpoint = _opened(out, checkpoint)

@@ -188,11 +188,11 @@ def make_plan(
         run = Run(resolved, registry, None, settings, Silent(), Path(scratch))  # calibration would take the run's time
         for number, stage in enumerate(routing.stages):
             stage.component.restore(stage.component.prepare(job_of_tensors(run, checkpoint, routing, number)))
-    for item in stored:
-        stage = routing.stage_of(item.info.name)
-        size, spent = _estimate(item, stage)
-        seconds += spent
-        rows.append(Row(item.info.name, item.info.dtype, item.info.shape, item.info.nbytes, size, stage.spec.name))
+        for item in stored:  # in here, since coding may look into the scratch folder
+            stage = routing.stage_of(item.info.name)
+            size, spent = _estimate(item, stage)
+            seconds += spent
+            rows.append(Row(item.info.name, item.info.dtype, item.info.shape, item.info.nbytes, size, stage.spec.name))
     rules = []
     for number, rule in enumerate(routing.rules):
         mine = [row for row in rows if routing.number_of[row.name] == number]

@@ -32,9 +32,9 @@ STAGES = "stages"
 def workplace(target: Path, *, force: bool, resume: bool, source: Path | None = None) -> Iterator[Path]:
     """A folder beside `target` to write in, locked against a second process, and published as `target` at the end.
 
-    The body leaves it complete; it is then synced and renamed. When the body raises, it stays if a journal is begun
-    (`resume` goes on with it) and goes otherwise. Raises CorecompressError, before anything is touched, for a target
-    that is there already or can't be written.
+    The body leaves it complete; it is then synced and renamed. When the body raises, it stays if something is kept that
+    `resume` can go on with (`is_begun`), and goes otherwise. Raises CorecompressError, before anything is touched,
+    for a target that is there already or can't be written.
     """
     partial, lock_path = partial_of(target), lock_of(target)
     check_target(target, force, source)

@@ -142,18 +142,19 @@ def save(folder: Path, name: str, found: Sensitivity) -> None:
 
 def factor(sums: Sums) -> Sensitivity:
     """H⁻¹ = Uᵀ U, U upper: steps are U's diagonal, unit its rows divided by it."""
-    u = _inverse_factor(sums.h.double().cpu() / max(sums.tokens, 1), DAMPING)
+    u = _inverse_factor(sums.h.double().cpu() / max(sums.tokens, 1))
     steps = u.diagonal().clone()
     rows = sums.rows / sums.rows.mean().clamp_min(1e-30)
     return Sensitivity((u / steps[:, None]).float().numpy(), steps.float().numpy(), rows.float().cpu().numpy())
 
 
-def _inverse_factor(h: torch.Tensor, damping: float) -> torch.Tensor:
+def _inverse_factor(h: torch.Tensor) -> torch.Tensor:
     """U float64 [n, n], upper, with H⁻¹ = Uᵀ U; H damped until it can be factored."""
     mean, n = float(h.diagonal().mean()), len(h)
     eye = torch.eye(n, dtype=torch.float64)
     if not np.isfinite(mean) or mean <= 0:
         h, mean = eye, 1.0
+    damping = DAMPING
     while True:
         # H = M Mᵀ with M upper is the Cholesky factor of the matrix turned round; U = M⁻¹
         lower, failed = torch.linalg.cholesky_ex((h + damping * mean * eye).flip(0, 1))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from corecompress.coding.tables import get_varint, put_varint
 from corecompress.components import Job, Tensor, TensorCompressor, TensorInfo
 from corecompress.errors import CorruptData, OutOfReach
+from corecompress.floats import to_float32
 from corecompress.plugins import registry
 from corecompress.recipe import build
 from corecompress_vae import rotation, sensitivity
@@ -28,7 +29,7 @@ from corecompress_vae.level_codec import LevelCodec
 from corecompress_vae.options import Options, states_of
 from corecompress_vae.plan import ENOUGH, SAMPLE, Planned, Sensitivity, choose_rows
 from corecompress_vae.trellis import POLYNOMIALS, SCALAR
-from corecompress_vae.values import HUGE, TINY, from_float32, to_bf16, to_float32
+from corecompress_vae.values import HUGE, TINY, from_float32, to_bf16
 
 EXACT, MATRICES, OTHER_WAY = 0, 1, 2
 ROTATED = 1

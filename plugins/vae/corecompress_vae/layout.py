@@ -8,8 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from corecompress.components import TensorInfo
+from corecompress.floats import FLOATS
 
-FLOATS = frozenset({"F32", "F16", "BF16"})
 SMALLEST = 1024
 """Weights below which a matrix's scales and tables would eat what coding saves: it stays exact."""
 EXPERT = 64

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corecompress.components import Job, TensorInfo
+from corecompress.floats import to_float32
 from corecompress_vae.classes import deviations
 from corecompress_vae.layout import layout_of
 from corecompress_vae.plan import Sensitivity
 from corecompress_vae.rotation import rotate_factor
-from corecompress_vae.values import HUGE, TINY, to_float32
+from corecompress_vae.values import HUGE, TINY
 
 SHARE = 0.5
 """Without data a step goes with the standard deviation of its matrix, of its row and of its column to this power each:

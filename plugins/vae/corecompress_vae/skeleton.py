@@ -20,9 +20,8 @@ import torch
 
 from corecompress.checkpoint import Checkpoint
 from corecompress.errors import CorecompressError
-from corecompress_vae.layout import FLOATS
+from corecompress.floats import FLOATS, to_float32
 from corecompress_vae.names import stored_names
-from corecompress_vae.values import to_float32
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 

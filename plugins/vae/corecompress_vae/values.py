@@ -1,4 +1,4 @@
-"""Tensors' bytes as float32, and back."""
+"""Which values are weights, and float32 back to tensors' bytes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,6 @@ TINY = np.float32(1e-12)
 """Tensors whose values are all below that are kept exactly: steps end at 2^−60."""
 HUGE = np.float32(1e30)
 """Values from here on are no weights: a step would not suit them and the rest."""
-
-
-def to_float32(data: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
-    """Bytes of F32, F16 or BF16 values -> float32 [n], exactly."""
-    if dtype == "F32":
-        return data.view("<f4").astype(np.float32)
-    if dtype == "F16":
-        return data.view("<f2").astype(np.float32)
-    return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
 
 
 def to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:

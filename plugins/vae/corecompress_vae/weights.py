@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from corecompress.checkpoint import Checkpoint, open_checkpoint
 from corecompress.components import Batch, DataReport, TensorInfo, option
 from corecompress.errors import CorecompressError
+from corecompress.floats import to_float32
 from corecompress.hashing import hash_file
 from corecompress_vae.chunks import fit_codes, to_chunks
 from corecompress_vae.layout import layout_of
-from corecompress_vae.values import to_float32
 
 ROWS = 64
 """Rows of a document."""

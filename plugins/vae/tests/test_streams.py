@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from corecompress.components import BITS, TensorInfo
 from corecompress.errors import CorruptData
+from corecompress.floats import to_float32
 from corecompress.plugins import registry
 from corecompress.recipe import build, parse_spec
 from corecompress_vae import rotation
@@ -24,7 +25,7 @@ from corecompress_vae.quantise import quantise
 from corecompress_vae.stream import decode_levels, encode_levels, walk
 from corecompress_vae.tables import ROWS, SYMBOLS, ClassTables
 from corecompress_vae.trellis import POLYNOMIALS, trellis
-from corecompress_vae.values import from_float32, to_bf16, to_float32
+from corecompress_vae.values import from_float32, to_bf16
 
 STATES = st.sampled_from([1, *POLYNOMIALS])
 SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 40))
