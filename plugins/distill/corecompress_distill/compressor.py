@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from corecompress.components import Job, ModelCompressor, Progress
 from corecompress.report.units import human_bytes, human_seconds
-from corecompress_distill.checkpoints import Checkpoints, State
+from corecompress.training.checkpoints import Checkpoints, State
 from corecompress_distill.options import Options
 from corecompress_distill.output import write_report, write_student
 from corecompress_distill.session import Session, open_session

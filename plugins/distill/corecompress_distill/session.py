@@ -17,8 +17,8 @@ from corecompress.hashing import hash_file
 from corecompress.hf.load import load_model
 from corecompress.measure.outputs import pooling_of
 from corecompress.measure.task import Task, task_of
+from corecompress.training.quiet import quiet
 from corecompress_distill.axes import find_axes, proven
-from corecompress_distill.configs import quiet
 from corecompress_distill.devices import make_accelerator
 from corecompress_distill.inputs import Feeder, Inputs
 from corecompress_distill.model import Distillation
