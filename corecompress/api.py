@@ -26,6 +26,7 @@ from corecompress.summary import Plan, Summary, Verified, inspect_folder, make_p
 
 if TYPE_CHECKING:
     from corecompress.fit import Fitted
+    from corecompress.generation import Written
     from corecompress.measure.benchmark import Benchmark
     from corecompress.measure.evaluate import Evaluation
 
@@ -321,6 +322,27 @@ def fit(
     seconds = None if max_minutes is None else 60 * max_minutes
     settings = Settings(seed, force=force, resume=resume)
     return run(data, open_data(data), encoder, prior, Path(out), settings, target_loss, seconds, progress or Silent())
+
+
+def generate(
+    model: str | Path, out: str | Path, *, n: int = 16, prompt: str | None = None, seed: int = 0
+) -> Written:
+    """Draw n new samples from a fitted model (a folder that `fit` wrote, compressed or not) and write them to `out`.
+
+    Texts go to a file, one a line; images into a folder, with a contact sheet, or, where `out` ends in .png, the sheet
+    alone. prompt: what they should show. Raises CorecompressError for a folder that can't generate, or such a prompt.
+    """
+    from corecompress.generation import generate as run
+
+    return run(Path(model).expanduser(), n, prompt, seed, Path(out))
+
+
+def reconstruct(model: str | Path, data: str, out: str | Path, *, n: int = 32, seed: int = 0) -> Written:
+    """Write n samples of the data's evaluation split beside their reconstructions by a fitted model: a text file, or
+    a PNG. Raises CorecompressError for a folder without an encoder, and for data of another kind."""
+    from corecompress.generation import reconstruct as run
+
+    return run(Path(model).expanduser(), open_data(data, model), n, seed, Path(out))
 
 
 def open_data(spec: str, checkpoint: str | Path | None = None) -> Data:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from functools import cached_property
 from importlib import metadata
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -84,6 +85,14 @@ class Text:
     def corpus(self) -> Prepared:
         """The prepared corpus, made on first use."""
         return prepared(cache_folder() / "text" / self._digest(), self.source, self.options, self.wanted)
+
+    def save_preprocessing(self, folder: Path) -> None:
+        """Write the tokenizer of the batches into `folder`, as an ordinary Hugging Face tokenizer; of vectors, none."""
+        if self.wanted.form == "vectors":
+            return
+        trained = self.wanted.tokenizer in vocabulary.TRAINED
+        where = str(self.corpus.folder / "tokenizer") if trained else self.wanted.tokenizer
+        vocabulary.load(where).save_pretrained(str(folder))
 
     def batches(self, seed: int, split: str = "calibration", start: int = 0) -> Iterator[Batch]:
         """The split's batches from number `start` on, in an order that the seed gives.

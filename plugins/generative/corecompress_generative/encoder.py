@@ -1,0 +1,283 @@
+"""What all encoders here share: a fit on batches, a checkpoint, latents in and out.
+
+data ─► regrouped batches ─► train(players) ─► judge ─► save: config.json, model.safetensors, preprocessing, training.png
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from corecompress.components import Batch, Data, Prior, Progress, Sample
+from corecompress.errors import CorecompressError
+from corecompress.hf.load import load_model
+from corecompress.training.checkpoints import State
+from corecompress.training.plot import plot_losses
+from corecompress.training.quiet import quiet
+from corecompress_generative.bounds import COLLAPSED, elbo, is_collapsed, judge
+from corecompress_generative.density import draw
+from corecompress_generative.model import GenerativeModel, Inputs
+from corecompress_generative.objective import bits_a_value
+from corecompress_generative.training import Plan, Player, train
+
+WATCHED = 2000
+"""Samples of the evaluation split that are looked at in training, and judged in the end."""
+DRAWS = 32
+"""Importance weights of the final judgement."""
+SPLITS = ("training", "calibration")
+"""What is trained on; the evaluation split is only looked at."""
+PLOT = "training.png"
+
+
+class VaeEncoder:
+    """Base of the components. A kind says what it takes of a batch, its model and its players."""
+
+    Options: ClassVar[type[Any]]
+    name: ClassVar[str]
+
+    def __init__(self, options: Any = None):
+        self.options = options if options is not None else self.Options()
+        self.model: GenerativeModel | None = None
+        self.prior: Prior | None = None
+        self.state = State()
+        self._preprocessing: tempfile.TemporaryDirectory[str] | None = None
+
+    # What a kind says
+
+    def take(self, batch: Batch) -> Inputs:
+        """The tensors that it learns from. Raises CorecompressError for data of another kind."""
+        raise NotImplementedError
+
+    def build(self, first: Inputs, preprocessing: Path, prior: Prior) -> GenerativeModel:
+        """A new model for samples like those of the first batch."""
+        raise NotImplementedError
+
+    def players(self, model: GenerativeModel, prior: Prior) -> list[Player]:
+        """Who learns, the model first."""
+        raise NotImplementedError
+
+    def plan(self, target: float | None, seconds: float | None) -> Plan:
+        """How long and how."""
+        return Plan(self.options.steps, self.options.learning_rate, target=target, seconds=seconds)
+
+    def show(self, made: torch.Tensor) -> list[Sample]:
+        """What the model's synthesis made, as samples."""
+        raise NotImplementedError
+
+    def make(self, z: torch.Tensor) -> torch.Tensor:
+        """Synthesis of latents [n, k], for `show`."""
+        raise NotImplementedError
+
+    def originals(self, inputs: Inputs) -> list[Sample]:
+        """What went in, as samples."""
+        raise NotImplementedError
+
+    # The hook
+
+    def fit(
+        self,
+        data: Data,
+        prior: Prior,
+        *,
+        seed: int = 0,
+        target_loss: float | None = None,
+        progress: Progress,
+        scratch: Path | None = None,
+        seconds: float | None = None,
+    ) -> dict[str, Any]:
+        """Train on the training and calibration splits; loss in bits a value of the evaluation split (tokens, or pixels
+        of each channel). Figures: rate, distortion, bounds in nats a sample, active units."""
+        self.prior = prior
+        torch.manual_seed(seed)
+        self._preprocessing = tempfile.TemporaryDirectory()
+        folder = Path(self._preprocessing.name)
+        if hasattr(data, "save_preprocessing"):
+            data.save_preprocessing(folder)
+        self.notes: dict[str, int] = {}
+        watched = self._watched(data, seed)
+        model = self.model = self.build(watched[0], folder, prior)
+        players = self.players(model, prior)
+        torch.manual_seed(seed)
+
+        def feed(step: int) -> Iterator[Inputs]:
+            return islice(self._forever(data, seed), step, None)
+
+        def look() -> dict[str, float]:
+            return self._look(model, prior, watched, seed)
+
+        self.state = train(players, feed, look, self.plan(target_loss, seconds), scratch, progress)
+        model.eval().to("cpu")
+        for line, count in self.notes.items():
+            progress.note(f"{count} {line}")
+        if hasattr(prior, "fit_latents"):
+            prior.fit_latents(self._latents(data, seed), seed, progress)
+            model.prior_network = prior.network
+        return self._judged(model, prior, watched, seed, progress)
+
+    def _judged(
+        self, model: GenerativeModel, prior: Prior, watched: list[Inputs], seed: int, progress: Progress
+    ) -> dict[str, Any]:
+        figures = judge(model, prior, watched, DRAWS, seed)
+        if is_collapsed(figures):
+            progress.note(
+                f"the posterior collapsed: {figures['active units']} latents are in use (fewer than {COLLAPSED:.0%}); "
+                "longer annealing, or free_bits, keeps it from that"
+            )
+        parameters = sum(p.numel() for p in model.parameters())
+        more = {"stopped": self.state.stopped} if self.state.stopped else {}
+        return {"steps": self.state.step, "parameters": parameters, **figures, **more}
+
+    def _watched(self, data: Data, seed: int) -> list[Inputs]:
+        found, count = [], 0
+        for batch in self._regrouped(self.take(batch) for batch in data.batches(seed, "evaluation")):
+            found.append(batch)
+            count += len(next(iter(batch.values())))
+            if count >= WATCHED:
+                break
+        if not found:
+            raise CorecompressError("--data: its evaluation split is empty; give more data")
+        return found
+
+    @torch.no_grad()
+    def _look(self, model: GenerativeModel, prior: Prior, watched: list[Inputs], seed: int) -> dict[str, float]:
+        parts: list[list[torch.Tensor]] = [[], [], []]
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for batch in watched:
+                moved = {key: value.to(model.device) for key, value in batch.items()}
+                rate, distortion, _ = elbo(model, prior, moved)
+                for part, value in zip(parts, (rate.sum(1), distortion, model.values(moved)), strict=True):
+                    part.append(value.cpu())
+        rates, distortions, values = (torch.cat(part) for part in parts)
+        return bits_a_value(rates, distortions, values)
+
+    def _forever(self, data: Data, seed: int) -> Iterator[Inputs]:
+        epoch = 0
+        while True:
+            count = 0
+            for batch in self._regrouped(self._epoch(data, seed + epoch)):
+                count += 1
+                yield batch
+            if not count:
+                raise CorecompressError("--data: has nothing to train on; give more data")
+            epoch += 1
+
+    def _epoch(self, data: Data, seed: int) -> Iterator[Inputs]:
+        """One pass over what is trained on; a split without samples is left out, but not both."""
+        problem = None
+        for split in SPLITS:
+            try:
+                for batch in data.batches(seed, split):
+                    yield self.take(batch)
+            except CorecompressError as error:
+                if problem is not None or ("share" not in str(error) and "holds no" not in str(error)):
+                    raise
+                problem = error
+
+    def _regrouped(self, batches: Iterable[Inputs]) -> Iterator[Inputs]:
+        """Batches of `batch` samples of whatever the data give; sequences are padded with zeros."""
+        size, pool = self.options.batch, dict[str, torch.Tensor]()
+        for batch in batches:
+            pool = {key: _joined(pool[key], value) for key, value in batch.items()} if pool else dict(batch)
+            while len(next(iter(pool.values()))) >= size:
+                yield {key: value[:size] for key, value in pool.items()}
+                pool = {key: value[size:] for key, value in pool.items()}
+        if pool and len(next(iter(pool.values()))):
+            yield pool
+
+    @torch.no_grad()
+    def _latents(self, data: Data, seed: int) -> torch.Tensor:
+        """Draws of the posterior of everything that is trained on, float32 [n, k]."""
+        assert self.model is not None
+        found = []
+        for batch in self._regrouped(self._epoch(data, seed)):
+            mean, log_deviation = self.model.posterior(batch)
+            found.append(mean + log_deviation.exp() * torch.randn_like(mean))
+        return torch.cat(found)
+
+    def save(self, folder: Path) -> None:
+        """Configuration, weights, tokenizer or preprocessing, and the loss plot."""
+        assert self.model is not None
+        with quiet():
+            self.model.save_pretrained(folder)
+        if self._preprocessing is not None:
+            shutil.copytree(self._preprocessing.name, folder, dirs_exist_ok=True)
+        if self.state.losses:
+            plot_losses(self.state, folder / PLOT)
+
+    def load(self, folder: Path, prior: Prior) -> None:
+        """Become the encoder of that checkpoint."""
+        try:
+            model = load_model(folder)
+        except CorecompressError:
+            raise
+        except Exception as problem:
+            reason = " ".join(str(problem).split())[:200]
+            raise CorecompressError(f"{folder}: can't be loaded ({reason})") from None
+        if getattr(model.config, "encoder", None) != self.name:
+            raise CorecompressError(f"{folder}: holds no model of the encoder '{self.name}'; fit it again")
+        self.model, self.prior = model.eval(), prior
+        if hasattr(prior, "fit_latents"):
+            prior.network = model.prior_network
+        self.loaded(folder)
+
+    def loaded(self, folder: Path) -> None:
+        """What else a kind needs of the folder."""
+
+    def generate(self, n: int, *, prompt: str | None = None, seed: int = 0) -> list[Sample]:
+        """Draws of the prior through the synthesis."""
+        assert self.model is not None
+        assert self.prior is not None
+        if prompt is not None:
+            raise CorecompressError(f"--prompt: the encoder '{self.name}' was fitted without captions; leave it out")
+        with torch.no_grad():
+            return self.show(self.make(draw(self.prior, n, self.model.config.latents, seed)))
+
+    def reconstruct(self, batch: Batch) -> list[tuple[Sample, Sample]]:
+        """Each sample, and what its posterior's mean becomes."""
+        assert self.model is not None
+        inputs = self.take(batch)
+        with torch.no_grad():
+            made = self.show(self.make(self.model.posterior(inputs)[0]))
+        return list(zip(self.originals(inputs), made, strict=True))
+
+    def encode(self, x: Any) -> NDArray[np.float32]:
+        """A batch as the data give it -> the posterior's means, float32 [n, k]."""
+        assert self.model is not None
+        with torch.no_grad():
+            return np.asarray(self.model.posterior(self.take(x))[0].numpy())
+
+    def decode(self, latents: Any) -> list[Sample]:
+        """latents [n, k] -> samples."""
+        with torch.no_grad():
+            return self.show(self.make(torch.as_tensor(np.asarray(latents, np.float32))))
+
+    def state_dict(self) -> Mapping[str, NDArray[Any]]:
+        """The model's weights."""
+        assert self.model is not None
+        return {name: value.detach().cpu().numpy() for name, value in self.model.state_dict().items()}
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Become the encoder that gave `state`; the model is there already."""
+        assert self.model is not None
+        self.model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
+
+    def described(self) -> dict[str, Any]:
+        """The options, for the configuration."""
+        return asdict(self.options)
+
+
+def _joined(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    if one.dim() == 2 and one.shape[1] != other.shape[1] and not one.is_floating_point():
+        width = max(one.shape[1], other.shape[1])
+        one, other = (torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in (one, other))
+    return torch.cat([one, other])
