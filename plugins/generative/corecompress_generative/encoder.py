@@ -1,6 +1,6 @@
 """What all encoders here share: a fit on batches, a checkpoint, latents in and out.
 
-data ─► regrouped batches ─► train(players) ─► judge ─► save: config.json, model.safetensors, preprocessing, training.png
+data ─► regrouped batches ─► train(players) ─► judge ─► save: config.json, weights, preprocessing, training.png
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from corecompress_generative.model import GenerativeModel, Inputs
 from corecompress_generative.objective import bits_a_value
 from corecompress_generative.training import Plan, Player, train
 
-WATCHED = 2000
-"""Samples of the evaluation split that are looked at in training, and judged in the end."""
+WATCHED, JUDGED = 2000, 512
+"""Samples of the evaluation split that are looked at in training, and judged with importance weights in the end."""
 DRAWS = 32
 """Importance weights of the final judgement."""
 SPLITS = ("training", "calibration")
@@ -126,7 +126,8 @@ class VaeEncoder:
     def _judged(
         self, model: GenerativeModel, prior: Prior, watched: list[Inputs], seed: int, progress: Progress
     ) -> dict[str, Any]:
-        figures = judge(model, prior, watched, DRAWS, seed)
+        judged = watched[: max(1, JUDGED // self.options.batch)]
+        figures = judge(model, prior, judged, DRAWS, seed)
         if is_collapsed(figures):
             progress.note(
                 f"the posterior collapsed: {figures['active units']} latents are in use (fewer than {COLLAPSED:.0%}); "

@@ -1,9 +1,9 @@
 """The prior `gan`: new latents from a generator that learned what an encoder's latents look like.
 
-Two networks: a residual generator, N(0, I) ─► latents, that begins as a Gaussian of the latents' mean and deviation, and a
-critic (WGAN with gradient penalty). Sources: J. Zhao et al., "Adversarially regularized autoencoders", arXiv:1706.04223;
-I. Gulrajani et al., arXiv:1704.00028 (gradient penalty). In training and in coding it is a Gaussian: a generator has
-no density, so it brings no advantage of rate.
+Two networks: a residual generator, N(0, I) ─► latents, that begins as a Gaussian of the latents' mean and deviation,
+and a critic (WGAN with gradient penalty). Sources: J. Zhao et al., "Adversarially regularized autoencoders",
+arXiv:1706.04223; I. Gulrajani et al., arXiv:1704.00028 (gradient penalty). In training and in coding it is a Gaussian:
+a generator has no density, so it brings no advantage of rate.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ CYCLES = 4
 
 @dataclass(frozen=True)
 class Annealing:
-    """How the rate's weight β climbs to 1. pretrain: share of the training with β = 0, after which the synthesis begins
-    anew (B. Li et al., arXiv:1909.00868); climb: share in which it climbs; free: nats of each latent that cost nothing."""
+    """How the rate's weight β climbs to 1. pretrain: share of the training with β = 0, after which the synthesis
+    begins anew (B. Li et al., arXiv:1909.00868); climb: share in which it climbs; free: nats of each latent that cost
+    nothing."""
 
     kind: Literal["none", "linear", "cyclical"] = "none"
     pretrain: float = 0.0
@@ -70,6 +71,6 @@ class Variational(Player):
 
 
 def bits_a_value(rate: torch.Tensor, distortion: torch.Tensor, values: torch.Tensor) -> dict[str, float]:
-    """Sums over samples as a look at the evaluation split: loss in bits a value, rate and distortion in nats a sample."""
+    """A look at the evaluation split: loss in bits a value, rate and distortion in nats a sample."""
     total = (rate.sum() + distortion.sum()) / values.sum() / math.log(2)
     return {"loss": float(total), "rate": float(rate.sum()) / len(distortion), "distortion": float(distortion.mean())}

@@ -153,7 +153,7 @@ def _look(look: Any, players: Any, state: State, plan: Plan, progress: Progress,
         left = (plan.steps - state.step) / plan.every
         if values[-1] - left * max(0.0, values[-2] - values[-1]) > plan.target:
             progress.note(
-                f"at this pace --target-loss {plan.target:g} is not reached: it is {values[-1]:.4g} at step {state.step}"
+                f"at this pace --target-loss {plan.target:g} is not reached: {values[-1]:.4g} at step {state.step}"
             )
 
 
@@ -179,7 +179,7 @@ def _check_target(state: State, plan: Plan, resumable: bool) -> None:
     else:
         mend = "the data may not allow it: give it more steps, or a higher target"
     raise CorecompressError(
-        f"--target-loss: {plan.target:g} was not reached in {state.step} steps (the evaluation loss is {reached}); {mend}"
+        f"--target-loss: {plan.target:g} was not reached in {state.step} steps (the loss is {reached}); {mend}"
     )
 
 

@@ -88,7 +88,7 @@ class _TextEncoder(VaeEncoder):
         found = {name: torch.from_numpy(np.asarray(batch[name])) for name in names if name in batch}
         long = int((found["attention_mask"].sum(1) > length).sum())
         if long and hasattr(self, "notes"):
-            line = f"sentences were longer than {length} tokens and cut (counted in every pass); {self.name}(length=…) takes more"
+            line = f"sentences, in all passes, were longer than {length} tokens and cut; {self.name}(length=…) takes more"
             self.notes[line] = self.notes.get(line, 0) + long
         return {name: value[:, :length] for name, value in found.items()}
 
@@ -110,7 +110,7 @@ class _TextEncoder(VaeEncoder):
         )
         if config.bos_token_id is None:
             raise CorecompressError(
-                "--data: its tokenizer puts nothing before a sentence; write text(tokenizer=words) or text(tokenizer=bpe)"
+                "--data: its tokenizer puts nothing before a sentence; write text(tokenizer=words)"
             )
         return TextVae(config)
 

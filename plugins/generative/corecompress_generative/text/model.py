@@ -1,7 +1,7 @@
 """The text VAE: a bidirectional LSTM reads a sentence into latents; an LSTM or graph attention writes it again.
 
-Sources: S. Bowman et al., "Generating sentences from a continuous space", arXiv:1511.06349 (lstm, word dropout); S. Brody
-et al., "How attentive are graph attention networks?", arXiv:2105.14491 (GATv2).
+Sources: S. Bowman et al., "Generating sentences from a continuous space", arXiv:1511.06349 (lstm, word dropout);
+S. Brody et al., "How attentive are graph attention networks?", arXiv:2105.14491 (GATv2).
 """
 
 from __future__ import annotations

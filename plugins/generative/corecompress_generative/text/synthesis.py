@@ -50,8 +50,8 @@ class LstmSynthesis(nn.Module):
 class GatSynthesis(nn.Module):
     """A graph over the positions of a sentence: each has a slice of what the latents say, and hears its neighbours.
 
-    Edges go to all positions within a window, and to the `nearest` whose features are most alike, if any; they depend on
-    the latents alone, never on the sentence. The offset of two positions is the edge's feature.
+    Edges go to all positions within a window, and to the `nearest` whose features are most alike, if any; they
+    depend on the latents alone, never on the sentence. The offset of two positions is the edge's feature.
     """
 
     def __init__(self, config: TextVaeConfig):
