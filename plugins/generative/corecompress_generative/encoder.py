@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -81,6 +81,10 @@ class VaeEncoder:
         """What went in, as samples."""
         raise NotImplementedError
 
+    def figures(self, batches: list[Inputs]) -> dict[str, Any]:
+        """What else a kind can say of itself on samples that it has not seen."""
+        return {}
+
     # The hook
 
     def fit(
@@ -135,7 +139,7 @@ class VaeEncoder:
             )
         parameters = sum(p.numel() for p in model.parameters())
         more = {"stopped": self.state.stopped} if self.state.stopped else {}
-        return {"steps": self.state.step, "parameters": parameters, **figures, **more}
+        return {"steps": self.state.step, "parameters": parameters, **figures, **self.figures(judged), **more}
 
     def _watched(self, data: Data, seed: int) -> list[Inputs]:
         found, count = [], 0
@@ -173,16 +177,21 @@ class VaeEncoder:
             epoch += 1
 
     def _epoch(self, data: Data, seed: int) -> Iterator[Inputs]:
-        """One pass over what is trained on; a split without samples is left out, but not both."""
-        problem = None
+        """One pass over what is trained on. Raises CorecompressError where neither split holds a sample."""
+        problems = []
         for split in SPLITS:
+            batches = iter(data.batches(seed, split))
             try:
-                for batch in data.batches(seed, split):
-                    yield self.take(batch)
-            except CorecompressError as error:
-                if problem is not None or ("share" not in str(error) and "holds no" not in str(error)):
-                    raise
-                problem = error
+                first = next(batches)
+            except StopIteration:
+                continue
+            except CorecompressError as problem:  # this split may be empty: the other one will do
+                problems.append(problem)
+                continue
+            for batch in chain([first], batches):
+                yield self.take(batch)
+        if len(problems) == len(SPLITS):
+            raise problems[0]
 
     def _regrouped(self, batches: Iterable[Inputs]) -> Iterator[Inputs]:
         """Batches of `batch` samples of whatever the data give; sequences are padded with zeros."""
@@ -218,7 +227,8 @@ class VaeEncoder:
     def load(self, folder: Path, prior: Prior) -> None:
         """Become the encoder of that checkpoint."""
         try:
-            model = load_model(folder)
+            with quiet():
+                model = load_model(folder)
         except CorecompressError:
             raise
         except Exception as problem:

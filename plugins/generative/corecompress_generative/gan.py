@@ -42,7 +42,6 @@ class Gan(Gaussian):
     """A Gaussian where rates are asked for, a generator where samples are."""
 
     Options: ClassVar[type[Any]] = Options
-    counted: ClassVar[bool] = True
 
     def __init__(self, options: Options | None = None):
         super().__init__(options or Options())

@@ -88,7 +88,7 @@ class _TextEncoder(VaeEncoder):
         found = {name: torch.from_numpy(np.asarray(batch[name])) for name in names if name in batch}
         long = int((found["attention_mask"].sum(1) > length).sum())
         if long and hasattr(self, "notes"):
-            line = f"sentences, in all passes, were longer than {length} tokens and cut; {self.name}(length=…) takes more"
+            line = f"sentences, in all passes, were cut to {length} tokens; {self.name}(length=…) takes more"
             self.notes[line] = self.notes.get(line, 0) + long
         return {name: value[:, :length] for name, value in found.items()}
 
@@ -140,6 +140,19 @@ class _TextEncoder(VaeEncoder):
     def make(self, z: torch.Tensor) -> torch.Tensor:
         assert isinstance(self.model, TextVae)
         return self.model.write(z)
+
+    @torch.no_grad()
+    def figures(self, batches: list[Inputs]) -> dict[str, Any]:
+        """How much of a sentence comes back from its posterior's mean, no word of the original being told."""
+        assert self.model is not None
+        hits = tokens = whole = sentences = 0
+        for batch in batches:
+            made = self.make(self.model.posterior(batch)[0])[:, : batch["input_ids"].shape[1] - 1]
+            targets, mask = batch["input_ids"][:, 1:], batch["attention_mask"][:, 1:].bool()
+            same = (made == targets) | ~mask
+            hits, tokens = hits + int((same & mask).sum()), tokens + int(mask.sum())
+            whole, sentences = whole + int(same.all(1).sum()), sentences + len(same)
+        return {"tokens that come back": hits / tokens, "sentences that come back whole": whole / sentences}
 
     def show(self, made: torch.Tensor) -> list[Sample]:
         return [Sample(text=self._text(row)) for row in made.tolist()]
