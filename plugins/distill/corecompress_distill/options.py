@@ -36,7 +36,7 @@ class Options:
         (), "what is learned, each with a weight: logits, hidden, relations, embedding, similarity, labels"
     )
     epochs: float | None = option(
-        None, "passes over the training and calibration splits (default: 8 of a sentence encoder, 3 of all else)"
+        None, "passes over the training and calibration splits (default: 20 of a sentence encoder, 3 of all else)"
     )
     steps: int | None = option(None, "updates, instead of epochs")
     batch: int | None = option(

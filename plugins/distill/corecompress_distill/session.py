@@ -177,7 +177,7 @@ def _interleaved(teacher: Any, inputs: Inputs) -> bool:
 
 
 def _schedule(job: Job, options: Options, samples: Samples, batch: int, task: Task) -> Schedule:
-    epochs = options.epochs or (8.0 if task == "sentence-encoder" else 3.0)
+    epochs = options.epochs or (20.0 if task == "sentence-encoder" else 3.0)
     steps = options.steps or max(1, math.ceil(epochs * samples.size[0] / batch))
     encoder = task in ("sentence-encoder", "masked-lm")
     return Schedule(
