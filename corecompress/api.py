@@ -25,7 +25,7 @@ from corecompress.run import Settings
 from corecompress.summary import Plan, Summary, Verified, inspect_folder, make_plan, verify_artifact
 
 if TYPE_CHECKING:
-    from corecompress.fit import Fitted
+    from corecompress.fitting import Fitted
     from corecompress.generation import Written
     from corecompress.measure.benchmark import Benchmark
     from corecompress.measure.evaluate import Evaluation
@@ -317,7 +317,7 @@ def fit(
     Raises CorecompressError, and leaves nothing named `out`, for data that the encoder can't learn from, and where the
     target was not reached.
     """
-    from corecompress.fit import fit as run
+    from corecompress.fitting import fit as run
 
     seconds = None if max_minutes is None else 60 * max_minutes
     settings = Settings(seed, force=force, resume=resume)

@@ -11,7 +11,7 @@ from typing import Any
 from corecompress.artifact import is_compressed
 from corecompress.components import Data, GenerativeEncoder, Sample
 from corecompress.errors import CorecompressError
-from corecompress.fit import FORMAT, RECORD
+from corecompress.fitting import FORMAT, RECORD
 from corecompress.plugins import registry
 from corecompress.recipe import Spec, build
 from corecompress.report.samples import write_pairs, write_samples

@@ -208,3 +208,18 @@ def test_an_error_leaves_no_worker_and_no_scratch(tmp_path: Path, text: str, mon
     with pytest.raises(CorecompressError, match="broken"):
         evaluate(one, broken, text)
     assert not list((tmp_path / "cache" / "evaluations").iterdir())
+
+
+def test_what_a_killed_evaluation_left_is_removed(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORECOMPRESS_CACHE", str(tmp_path / "cache"))
+    left = tmp_path / "cache" / "evaluations" / "99999999-abc"
+    left.mkdir(parents=True)
+    one = tiny.model(tmp_path / "one", "causal")
+    evaluate(one, one, text)
+    assert not list(left.parent.iterdir())
+
+
+def test_a_model_of_images_is_told_so_when_text_is_given(tmp_path: Path, text: str) -> None:
+    one = tiny.model(tmp_path / "one", "vision")
+    with pytest.raises(CorecompressError, match="takes images, not text; use captioned:DIR"):
+        evaluate(one, one, text)

@@ -227,3 +227,11 @@ def test_a_liar_is_caught(site: Site, refused, small: Path, tmp_path: Path) -> N
     line = refused("compress", small, "-o", tmp_path / "out", "-r", "liar", **site.environment)
     assert "other bits" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_no_module_takes_the_name_of_a_function() -> None:
+    import importlib
+    import pkgutil
+
+    modules = {module.name for module in pkgutil.iter_modules(importlib.import_module("corecompress").__path__)}
+    assert not modules & set(corecompress.__all__)

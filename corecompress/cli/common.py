@@ -78,11 +78,16 @@ def option_samples(command: Command) -> Command:
     return click.option("--samples", type=click.IntRange(1), metavar="N", help=help)(command)
 
 
+def option_seed(command: Command) -> Command:
+    help = "Seed of all that is random, 0 or more."
+    return click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help=help)(command)
+
+
 def option_compute(command: Command) -> Command:
     """--seed, --dtype and --device of a verb that runs models."""
     kinds = click.Choice(["float32", "bfloat16", "float16", "auto"])
     options = (
-        click.option("--seed", type=int, default=0, show_default=True, help="Seed of all that is random."),
+        option_seed,
         click.option("--dtype", type=kinds, default="float32", show_default=True, help="What both sides compute in."),
         click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, … (default: cuda where there is one)."),
     )

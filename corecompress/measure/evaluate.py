@@ -79,7 +79,8 @@ class Evaluator:
 
         parent = cache_folder() / "evaluations"
         parent.mkdir(parents=True, exist_ok=True)
-        self.scratch = Path(tempfile.mkdtemp(dir=parent))
+        _sweep(parent)
+        self.scratch = Path(tempfile.mkdtemp(dir=parent, prefix=f"{os.getpid()}-"))
         (self.scratch / "batches").mkdir()
         (self.scratch / "reference").mkdir()
         self.worker = Worker((self.config.get("architectures") or [""])[0])
@@ -165,6 +166,24 @@ class Evaluator:
             return SAMPLES[self.task]
         vocabulary = (self.config.get("text_config") or self.config).get("vocab_size") or 1
         return int(min(WINDOWS, max(4, REFERENCE_BYTES // (4 * 512 * int(vocabulary)))))
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what evaluations left behind that were killed: their folders begin with the number of their process."""
+    for path in folder.iterdir():
+        process = path.name.partition("-")[0]
+        if not process.isdigit() or not _lives(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _is_numeric(value: Any) -> bool:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from corecompress.components import DataReport
-from corecompress.fit import Fitted
+from corecompress.fitting import Fitted
 from corecompress.generation import Written
 from corecompress.measure.benchmark import Benchmark
 from corecompress.measure.evaluate import Evaluation

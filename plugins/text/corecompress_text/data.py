@@ -42,7 +42,11 @@ class Text:
         self.checkpoint: Checkpoint | None = None
 
     def prepare(self, checkpoint: Checkpoint | None) -> None:
-        """Take form, length and tokenizer from the checkpoint where the options leave them open."""
+        """Take form, length and tokenizer from the checkpoint where the options leave them open.
+
+        Raises CorecompressError for a model of images."""
+        if checkpoint is not None and _sees(checkpoint):
+            raise CorecompressError(f"--data text: {checkpoint.name} takes images, not text; use captioned:DIR")
         self.checkpoint = checkpoint
         self.__dict__.pop("wanted", None)
         self.__dict__.pop("corpus", None)
@@ -173,6 +177,13 @@ class Text:
     def report(self) -> DataReport:
         """What a person should see before a model does."""
         return make_report(self.corpus, self.wanted, self.options)
+
+
+def _sees(checkpoint: Checkpoint) -> bool:
+    """Whether it is a model of images alone."""
+    config = checkpoint.config
+    texts = any("vocab_size" in part for part in (config, config.get("text_config") or {}))
+    return not texts and "image_size" in config and "num_channels" in config
 
 
 def _form(checkpoint: Checkpoint | None) -> Form:

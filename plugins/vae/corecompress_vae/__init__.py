@@ -42,7 +42,11 @@ def encoder_components() -> list[Component]:
             api=1,
         ),
         Component(
-            "mlp-vae", "corecompress_vae.encoders.mlp:MlpVae", "analysis and synthesis networks on chunks of 16", api=1
+            "mlp-vae",
+            "corecompress_vae.encoders.mlp:MlpVae",
+            "analysis and synthesis networks on chunks of 16",
+            api=1,
+            example="vae(bits=8, encoder=mlp-vae(hidden=16, steps=100))",
         ),
     ]
 
