@@ -342,7 +342,8 @@ def reconstruct(model: str | Path, data: str, out: str | Path, *, n: int = 32, s
     a PNG. Raises CorecompressError for a folder without an encoder, and for data of another kind."""
     from corecompress.generation import reconstruct as run
 
-    return run(Path(model).expanduser(), open_data(data, model), n, seed, Path(out))
+    name, source = parse_data(data)
+    return run(Path(model).expanduser(), build(registry(), "data", name, source), n, seed, Path(out))
 
 
 def open_data(spec: str, checkpoint: str | Path | None = None) -> Data:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from corecompress.artifact import is_compressed
+from corecompress.checkpoint import Checkpoint
 from corecompress.components import Data, GenerativeEncoder, Sample
 from corecompress.errors import CorecompressError
 from corecompress.fitting import FORMAT, RECORD
+from corecompress.measure.task import read_config
 from corecompress.plugins import registry
 from corecompress.recipe import Spec, build
 from corecompress.report.samples import write_pairs, write_samples
@@ -47,8 +49,9 @@ def generate(folder: Path, n: int, prompt: str | None, seed: int, out: Path) -> 
 
 
 def reconstruct(folder: Path, data: Data, n: int, seed: int, out: Path) -> Written:
-    """Write n samples of the evaluation split beside their reconstructions; see api.reconstruct."""
+    """Write n samples of the evaluation split beside their reconstructions; see api.reconstruct. data: not prepared."""
     encoder = open_fitted(folder)
+    data.prepare(Checkpoint(folder, folder.name, None, read_config(folder), (), {}, (), ()))
     pairs: list[tuple[Sample, Sample]] = []
     for batch in data.batches(seed, "evaluation"):
         pairs += encoder.reconstruct(batch)

@@ -233,5 +233,5 @@ def test_no_module_takes_the_name_of_a_function() -> None:
     import importlib
     import pkgutil
 
-    modules = {module.name for module in pkgutil.iter_modules(importlib.import_module("corecompress").__path__)}
-    assert not modules & set(corecompress.__all__)
+    package = importlib.import_module("corecompress")
+    assert not {module.name for module in pkgutil.iter_modules(package.__path__)} & set(package.__all__)
