@@ -343,7 +343,8 @@ class Prior(Protocol):
     0 … CLASSES − 1, `rate` and `fit` also some below 0.
     Where an encoder trains the prior as well, it asks for `parameters()` (torch tensors) and `to(device)`. Where there
     is `divergence(mean, deviation)`, the closed form of KL(N(mean, deviation²) ‖ prior) in nats, elementwise,
-    variational encoders take it instead of an estimate.
+    variational encoders take it instead of an estimate. Where `conditional` is true its scale is meant to be told by
+    other latents: a hierarchical encoder then learns to tell it.
     """
 
     Options: ClassVar[type[Any]] = NoOptions

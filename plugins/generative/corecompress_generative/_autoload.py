@@ -10,7 +10,7 @@ CONFIGS = "transformers.models.auto.configuration_auto"
 
 
 class _Finder:
-    """Registers right after that module has been executed."""
+    """Sees that module's import come, and has its spec tell when it is over."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):  # type: ignore[no-untyped-def]
@@ -18,16 +18,23 @@ class _Finder:
             return None
         others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not _Finder)
         spec = next((found for found in others if found is not None), None)
-        loader = getattr(spec, "loader", None)
-        if hasattr(loader, "exec_module"):
-            execute = loader.exec_module  # type: ignore[union-attr]
+        if spec is not None:
+            _watch(spec)
+        return spec
 
-            def execute_and_register(module):  # type: ignore[no-untyped-def]
-                execute(module)
+
+def _watch(spec):  # type: ignore[no-untyped-def]
+    """Register when the import that this spec is of ends: importlib then says so in an attribute of it. (A hook behind
+    the loader would come too late where `import torch` is a part of that very import.)"""
+
+    class Watched(type(spec)):  # type: ignore[misc]
+        def __setattr__(self, name, value):  # type: ignore[no-untyped-def]
+            super().__setattr__(name, value)
+            if name == "_initializing" and not value:
+                self.__class__ = type(self).__mro__[1]
                 _register()
 
-            loader.exec_module = execute_and_register  # type: ignore[union-attr]
-        return spec
+    spec.__class__ = Watched
 
 
 def _register() -> None:
@@ -43,9 +50,12 @@ def install() -> None:
     """Leave the hook; register at once where AutoConfig is imported already."""
     try:
         module = sys.modules.get(CONFIGS)
-        if module is not None and not getattr(module.__spec__, "_initializing", False):
+        if module is None:
+            if _Finder not in sys.meta_path:
+                sys.meta_path.insert(0, _Finder)
+        elif getattr(module.__spec__, "_initializing", False):
+            _watch(module.__spec__)
+        else:
             _register()
-        elif _Finder not in sys.meta_path:
-            sys.meta_path.insert(0, _Finder)
     except Exception:
         pass

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from corecompress.components import Prior
-from corecompress_generative.density import divergence, log_density, log_normal
 from corecompress_generative.model import GenerativeModel, Inputs
 
 ACTIVE = 0.01
@@ -18,22 +17,10 @@ COLLAPSED = 0.1
 """Share of the latents below which the posterior is called collapsed."""
 
 
-def elbo(model: GenerativeModel, prior: Prior, batch: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(rate [n, k], distortion [n], z [n, k]) in nats with one draw of the posterior: −ELBO is their sum."""
-    mean, log_deviation = model.posterior(batch)
-    z = mean + log_deviation.exp() * torch.randn_like(mean)
-    return divergence(prior, mean, log_deviation, z), -model.log_likelihood(batch, z), z
-
-
 def importance_bound(model: GenerativeModel, prior: Prior, batch: Inputs, draws: int) -> torch.Tensor:
     """−ln (1/K Σ p(x | z) p(z) / q(z | x)) in nats [n], K draws of the posterior (arXiv:1509.00519, eq. 8)."""
-    mean, log_deviation = model.posterior(batch)
-    weights = []
-    for _ in range(draws):
-        z = mean + log_deviation.exp() * torch.randn_like(mean)
-        ratio = log_density(prior, z) - log_normal(z, mean, log_deviation)
-        weights.append(model.log_likelihood(batch, z) + ratio.sum(1))
-    return math.log(draws) - torch.logsumexp(torch.stack(weights), 0)
+    weights = torch.stack([model.log_weight(batch, prior) for _ in range(draws)])
+    return math.log(draws) - torch.logsumexp(weights, 0)
 
 
 @torch.no_grad()
@@ -45,7 +32,7 @@ def judge(model: GenerativeModel, prior: Prior, batches: Iterable[Inputs], draws
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for batch in batches:
-            rate, distortion, _ = elbo(model, prior, batch)
+            rate, distortion, _ = model.terms(batch, prior)
             bound = importance_bound(model, prior, batch, draws)
             sums = (rate.sum(), distortion.sum(), bound.sum(), model.values(batch).sum())
             totals += torch.stack([value.double().cpu() for value in sums])

@@ -60,15 +60,32 @@ class TextVaeConfig(GenerativeConfig):
 
 
 class ImageVaeConfig(GenerativeConfig):
-    """Of cnn, nvae, vae-gan and text2image. image_size: [height, width]; num_channels: 1 or 3; vocab_size: words of
-    captions, 0 without."""
+    """Of cnn, vae-gan and text2image. image_size: [height, width]; num_channels: 1 or 3; caption_width,
+    caption_words: numbers that a caption becomes, and words that are known (0: no captions)."""
 
     model_type = "corecompress-image-vae"
 
-    def __init__(self, image_size: list[int] | None = None, num_channels: int = 1, **more: Any):
+    def __init__(
+        self,
+        image_size: list[int] | None = None,
+        num_channels: int = 1,
+        caption_width: int = 0,
+        caption_words: int = 0,
+        **more: Any,
+    ):
         super().__init__(**more)
         self.image_size, self.num_channels = list(image_size or (28, 28)), num_channels
+        self.caption_width, self.caption_words = caption_width, caption_words
 
 
-for _config in (TextVaeConfig, ImageVaeConfig):
+class NvaeConfig(ImageVaeConfig):
+    """Of nvae."""
+
+    model_type = "corecompress-nvae"
+
+    def __init__(self, **more: Any):  # transformers would write one of its own that leaves ours out
+        super().__init__(**more)
+
+
+for _config in (TextVaeConfig, ImageVaeConfig, NvaeConfig):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)

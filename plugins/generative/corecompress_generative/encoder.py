@@ -23,7 +23,7 @@ from corecompress.hf.load import load_model
 from corecompress.training.checkpoints import State
 from corecompress.training.plot import plot_losses
 from corecompress.training.quiet import quiet
-from corecompress_generative.bounds import COLLAPSED, elbo, is_collapsed, judge
+from corecompress_generative.bounds import COLLAPSED, is_collapsed, judge
 from corecompress_generative.density import draw
 from corecompress_generative.model import GenerativeModel, Inputs
 from corecompress_generative.objective import bits_a_value
@@ -57,6 +57,10 @@ class VaeEncoder:
         """The tensors that it learns from. Raises CorecompressError for data of another kind."""
         raise NotImplementedError
 
+    def family(self, prior: Prior) -> Prior:
+        """The prior of the latents themselves."""
+        return prior
+
     def build(self, first: Inputs, preprocessing: Path, prior: Prior) -> GenerativeModel:
         """A new model for samples like those of the first batch."""
         raise NotImplementedError
@@ -73,8 +77,8 @@ class VaeEncoder:
         """What the model's synthesis made, as samples."""
         raise NotImplementedError
 
-    def make(self, z: torch.Tensor) -> torch.Tensor:
-        """Synthesis of latents [n, k], for `show`."""
+    def make(self, z: torch.Tensor, inputs: Inputs | None = None) -> torch.Tensor:
+        """Synthesis of latents [n, k], for `show`; inputs: the batch that they are of, for what conditions it."""
         raise NotImplementedError
 
     def originals(self, inputs: Inputs) -> list[Sample]:
@@ -100,7 +104,7 @@ class VaeEncoder:
     ) -> dict[str, Any]:
         """Train on the training and calibration splits; loss in bits a value of the evaluation split (tokens, or pixels
         of each channel). Figures: rate, distortion, bounds in nats a sample, active units."""
-        self.prior = prior
+        prior = self.prior = self.family(prior)
         torch.manual_seed(seed)
         self._preprocessing = tempfile.TemporaryDirectory()
         folder = Path(self._preprocessing.name)
@@ -159,7 +163,7 @@ class VaeEncoder:
             torch.manual_seed(seed)
             for batch in watched:
                 moved = {key: value.to(model.device) for key, value in batch.items()}
-                rate, distortion, _ = elbo(model, prior, moved)
+                rate, distortion, _ = model.terms(moved, prior)
                 for part, value in zip(parts, (rate.sum(1), distortion, model.values(moved)), strict=True):
                     part.append(value.cpu())
         rates, distortions, values = (torch.cat(part) for part in parts)
@@ -236,6 +240,7 @@ class VaeEncoder:
             raise CorecompressError(f"{folder}: can't be loaded ({reason})") from None
         if getattr(model.config, "encoder", None) != self.name:
             raise CorecompressError(f"{folder}: holds no model of the encoder '{self.name}'; fit it again")
+        prior = self.family(prior)
         self.model, self.prior = model.eval(), prior
         if hasattr(prior, "fit_latents"):
             prior.network = model.prior_network
@@ -258,7 +263,7 @@ class VaeEncoder:
         assert self.model is not None
         inputs = self.take(batch)
         with torch.no_grad():
-            made = self.show(self.make(self.model.posterior(inputs)[0]))
+            made = self.show(self.make(self.model.posterior(inputs)[0], inputs))
         return list(zip(self.originals(inputs), made, strict=True))
 
     def encode(self, x: Any) -> NDArray[np.float32]:

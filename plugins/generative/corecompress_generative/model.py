@@ -13,7 +13,9 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from corecompress.components import Prior
 from corecompress_generative.config import GenerativeConfig
+from corecompress_generative.density import divergence, log_density, log_normal
 
 Inputs = Mapping[str, torch.Tensor]
 
@@ -36,6 +38,19 @@ class GenerativeModel(PreTrainedModel):  # type: ignore[misc]
     def posterior(self, batch: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
         """(mean, log deviation) of the latents, [n, k] each."""
         raise NotImplementedError
+
+    def terms(self, batch: Inputs, prior: Prior) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(rate [n, k], distortion [n], z [n, k]) in nats with one draw of the posterior: −ELBO is their sum."""
+        mean, log_deviation = self.posterior(batch)
+        z = mean + log_deviation.exp() * torch.randn_like(mean)
+        return divergence(prior, mean, log_deviation, z), -self.log_likelihood(batch, z), z
+
+    def log_weight(self, batch: Inputs, prior: Prior) -> torch.Tensor:
+        """ln p(x | z) p(z) / q(z | x) in nats [n], for one draw z of the posterior."""
+        mean, log_deviation = self.posterior(batch)
+        z = mean + log_deviation.exp() * torch.randn_like(mean)
+        ratio = log_density(prior, z) - log_normal(z, mean, log_deviation)
+        return self.log_likelihood(batch, z) + ratio.sum(1)
 
     def log_likelihood(self, batch: Inputs, z: torch.Tensor) -> torch.Tensor:
         """ln p(sample | z) in nats [n]."""

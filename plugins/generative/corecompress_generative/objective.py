@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 
 from corecompress.components import Prior
-from corecompress_generative.bounds import elbo
 from corecompress_generative.model import GenerativeModel, Inputs
 from corecompress_generative.training import Player
 
@@ -63,7 +62,7 @@ class Variational(Player):
             self.renew()
 
     def forward(self, batch: Inputs, share: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        rate, distortion, _ = elbo(self.model, self.prior, batch)
+        rate, distortion, _ = self.model.terms(batch, self.prior)
         each = rate.mean(0)
         freed = each.clamp_min(self.annealing.free).sum() if self.annealing.free else each.sum()
         loss = distortion.mean() + self.annealing.weight(share) * freed

@@ -26,13 +26,14 @@ LOOKS = 10
 @dataclass(frozen=True)
 class Plan:
     """steps: updates; rate: Adam's highest learning rate; settled: share of the steps after which the loss on the
-    evaluation split means something (annealing is over); target: that loss, in bits a value, to stop at; seconds: time
-    after which it stops."""
+    evaluation split means something (annealing is over); best: whether the step with the lowest such loss is taken in
+    the end, else the last; target: that loss, in bits a value, to stop at; seconds: time after which it stops."""
 
     steps: int
     rate: float
     clip: float = 5.0
     settled: float = 0.0
+    best: bool = True
     target: float | None = None
     seconds: float | None = None
 
@@ -112,7 +113,7 @@ def train(
     _check_target(state, plan, kept is not None)
     if state.stopped and state.step < plan.steps:
         progress.note(state.stopped)
-    if kept is not None and (best := kept.best(state)) is not None:
+    if kept is not None and plan.best and (best := kept.best(state)) is not None:
         progress.note(f"the best step on the evaluation split was {state.best}; its weights are taken")
         kept.load(best)
     return state

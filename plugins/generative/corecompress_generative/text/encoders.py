@@ -109,9 +109,7 @@ class _TextEncoder(VaeEncoder):
             unk_token_id=known.unk_token_id,
         )
         if config.bos_token_id is None:
-            raise CorecompressError(
-                "--data: its tokenizer puts nothing before a sentence; write text(tokenizer=words)"
-            )
+            raise CorecompressError("--data: its tokenizer puts nothing before a sentence; write text(tokenizer=words)")
         return TextVae(config)
 
     def loaded(self, folder: Path) -> None:
@@ -137,7 +135,7 @@ class _TextEncoder(VaeEncoder):
             options.steps, options.learning_rate, settled=self._annealing.settled, target=target, seconds=seconds
         )
 
-    def make(self, z: torch.Tensor) -> torch.Tensor:
+    def make(self, z: torch.Tensor, inputs: Inputs | None = None) -> torch.Tensor:
         assert isinstance(self.model, TextVae)
         return self.model.write(z)
 
