@@ -363,3 +363,18 @@ class Prior(Protocol):
 
     def sample(self, n: int, seed: int = 0) -> Any:
         """n draws [n], the same for the same seed. Raises NotImplementedError where the prior cannot generate."""
+
+
+class GenerativePrior(Prior, Protocol):
+    """A prior that learns to draw whole latents: by a network, which becomes a part of the fitted model."""
+
+    def build_network(self, latents: int) -> Any:
+        """A new torch module for that many latents; the model keeps it, so it is saved and compressed with it."""
+        ...
+
+    def fit_latents(self, network: Any, latents: Any, *, seed: int = 0, progress: Progress) -> None:
+        """Train the network, in place, on latents [n, k], draws of the posterior; the encoder is trained already."""
+
+    def sample_latents(self, network: Any, n: int, seed: int = 0) -> Any:
+        """n draws [n, k], the same for the same seed."""
+        ...

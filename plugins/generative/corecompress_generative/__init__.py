@@ -37,17 +37,3 @@ def encoder_components() -> list[Component]:
             example=f"text2image{tiny}",
         ),
     ]
-
-
-@hookimpl
-def prior_components() -> list[Component]:
-    summary = "new latents from a generator and a critic (WGAN-GP); for coding, a histogram"
-    return [
-        Component(
-            "gan",
-            "corecompress_generative.gan:Gan",
-            summary,
-            api=1,
-            example="vae(bits=4, quantizer=scalar, prior=gan)",
-        )
-    ]

@@ -11,8 +11,8 @@ FORMAT = 1
 
 
 class GenerativeConfig(PreTrainedConfig):
-    """Base. encoder: the component that fitted it; latents: numbers that a sample is encoded in; prior_network: sizes
-    of a generator that belongs to the prior, or None; options: the encoder's own."""
+    """Base. encoder: the component that fitted it; latents: numbers that a sample is encoded in; prior: as a
+    recipe writes it; options: the encoder's own."""
 
     model_type = "corecompress-generative"
 
@@ -20,7 +20,7 @@ class GenerativeConfig(PreTrainedConfig):
         self,
         encoder: str = "",
         latents: int = 32,
-        prior_network: dict[str, Any] | None = None,
+        prior: str = "gaussian",
         options: dict[str, Any] | None = None,
         generative_format: int = FORMAT,
         **more: Any,
@@ -33,7 +33,7 @@ class GenerativeConfig(PreTrainedConfig):
                 "pip install -U corecompress-generative"
             )
         super().__init__(**more)
-        self.encoder, self.latents, self.prior_network = encoder, latents, prior_network
+        self.encoder, self.latents, self.prior = encoder, latents, prior
         self.options, self.generative_format = options or {}, generative_format
 
 

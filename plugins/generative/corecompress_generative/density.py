@@ -25,10 +25,10 @@ def log_density(prior: Prior, z: torch.Tensor) -> torch.Tensor:
     return math.log(STEPS) - math.log(2) * torch.as_tensor(rate).to(z)
 
 
-def draw(prior: Prior, n: int, latents: int, seed: int) -> torch.Tensor:
-    """n draws of k latents, float32 [n, k]."""
-    if hasattr(prior, "sample_latents"):
-        found: torch.Tensor = prior.sample_latents(n, seed)
+def draw(prior: Prior, n: int, latents: int, seed: int, network: Any = None) -> torch.Tensor:
+    """n draws of k latents, float32 [n, k]; network: of a prior that has one, where it is trained already."""
+    if network is not None and hasattr(prior, "sample_latents"):
+        found: torch.Tensor = prior.sample_latents(network, n, seed)
         return found
     values: NDArray[Any] = np.asarray(prior.sample(n * latents, seed), np.float32)
     return torch.from_numpy(values.reshape(n, latents).copy())

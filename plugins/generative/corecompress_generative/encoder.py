@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from corecompress.components import Batch, Data, Prior, Progress, Sample
 from corecompress.errors import CorecompressError
 from corecompress.hf.load import load_model
+from corecompress.plugins import registry
+from corecompress.recipe import Spec
 from corecompress.training.checkpoints import State
 from corecompress.training.plot import plot_losses
 from corecompress.training.quiet import quiet
@@ -60,6 +62,16 @@ class VaeEncoder:
     def family(self, prior: Prior) -> Prior:
         """The prior of the latents themselves."""
         return prior
+
+    @property
+    def prior_spec(self) -> str:
+        """The prior as a recipe writes it, for the configuration. Raises CorecompressError for one of no plugin."""
+        known = registry()
+        for name in known.names("prior"):
+            if known.get("prior", name).load() is type(self.prior):
+                options = getattr(self.prior, "options", None)
+                return str(Spec(name, asdict(options) if is_dataclass(options) else {}))
+        raise CorecompressError(f"--prior: a {type(self.prior).__name__} belongs to no installed plugin")
 
     def build(self, first: Inputs, preprocessing: Path, prior: Prior) -> GenerativeModel:
         """A new model for samples like those of the first batch."""
@@ -127,8 +139,7 @@ class VaeEncoder:
         for line, count in self.notes.items():
             progress.note(f"{count} {line}")
         if hasattr(prior, "fit_latents"):
-            prior.fit_latents(self._latents(data, seed), seed, progress)
-            model.prior_network = prior.network
+            prior.fit_latents(model.prior_network, self._latents(data, seed), seed=seed, progress=progress)
         return self._judged(model, prior, watched, seed, progress)
 
     def _judged(
@@ -242,8 +253,6 @@ class VaeEncoder:
             raise CorecompressError(f"{folder}: holds no model of the encoder '{self.name}'; fit it again")
         prior = self.family(prior)
         self.model, self.prior = model.eval(), prior
-        if hasattr(prior, "fit_latents"):
-            prior.network = model.prior_network
         self.loaded(folder)
 
     def loaded(self, folder: Path) -> None:
@@ -251,12 +260,16 @@ class VaeEncoder:
 
     def generate(self, n: int, *, prompt: str | None = None, seed: int = 0) -> list[Sample]:
         """Draws of the prior through the synthesis."""
-        assert self.model is not None
-        assert self.prior is not None
         if prompt is not None:
             raise CorecompressError(f"--prompt: the encoder '{self.name}' was fitted without captions; leave it out")
         with torch.no_grad():
-            return self.show(self.make(draw(self.prior, n, self.model.config.latents, seed)))
+            return self.show(self.make(self._draw(n, seed)))
+
+    def _draw(self, n: int, seed: int) -> torch.Tensor:
+        """n draws of the prior, [n, k]."""
+        assert self.model is not None
+        assert self.prior is not None
+        return draw(self.prior, n, self.model.config.latents, seed, self.model.prior_network)
 
     def reconstruct(self, batch: Batch) -> list[tuple[Sample, Sample]]:
         """Each sample, and what its posterior's mean becomes."""

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from corecompress.components import Prior
+from corecompress.plugins import registry
+from corecompress.recipe import build, parse_spec
 from corecompress_generative.config import GenerativeConfig
 from corecompress_generative.density import divergence, log_density, log_normal
 
@@ -38,6 +40,11 @@ class GenerativeModel(PreTrainedModel):  # type: ignore[misc]
     def posterior(self, batch: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
         """(mean, log deviation) of the latents, [n, k] each."""
         raise NotImplementedError
+
+    def network_of_prior(self) -> Any:
+        """The network of a prior that has one, else None."""
+        prior = build(registry(), "prior", parse_spec(self.config.prior))
+        return prior.build_network(self.config.latents) if hasattr(prior, "build_network") else None
 
     def terms(self, batch: Inputs, prior: Prior) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(rate [n, k], distortion [n], z [n, k]) in nats with one draw of the posterior: −ELBO is their sum."""

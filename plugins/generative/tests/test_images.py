@@ -75,7 +75,9 @@ def test_sheets_before_and_after_compression(fitted: Path, tmp_path: Path) -> No
 def test_the_others_learn_are_loaded_and_draw(encoder: str, tmp_path: Path) -> None:
     found = corecompress.fit(DIGITS, SMALL[encoder], "gaussian", tmp_path / "model", seed=1)
     assert math.isfinite(found.figures["the same, bits a value"])
-    code = "import sys; from transformers import AutoModel; print(type(AutoModel.from_pretrained(sys.argv[1])).__name__)"
+    code = (
+        "import sys; from transformers import AutoModel; print(type(AutoModel.from_pretrained(sys.argv[1])).__name__)"
+    )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "model")], capture_output=True, text=True)
     assert done.stdout.strip() in ("ImageVae", "Nvae"), done.stderr[-300:]
     encoder_ = open_fitted(tmp_path / "model")

@@ -28,6 +28,12 @@ def prior_components() -> list[Component]:
             "hyper-latents (scale classes) first, then learned, counted tables for each",
             api=1,
         ),
+        Component(
+            "gan",
+            "corecompress_vae.priors.gan:Gan",
+            "new latents from a generator and a critic (WGAN-GP); a Gaussian where rates are asked for",
+            api=1,
+        ),
     ]
 
 

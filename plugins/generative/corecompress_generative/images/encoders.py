@@ -83,7 +83,7 @@ class ImageEncoder(VaeEncoder):
                 encoder=self.name,
                 latents=self.options.latents,
                 options=self.described(),
-                prior_network=getattr(prior, "sizes", None),
+                prior=self.prior_spec,
                 image_size=[height, width],
                 num_channels=channels,
                 **self.captioned(),

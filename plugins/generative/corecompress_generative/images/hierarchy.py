@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from corecompress.components import Prior, option
+from corecompress.plugins import registry
+from corecompress.recipe import Spec, build
 from corecompress_generative.config import NvaeConfig
 from corecompress_generative.images.encoders import ImageEncoder, check_size
 from corecompress_generative.images.nvae import Nvae, groups_of
 from corecompress_generative.model import GenerativeModel, Inputs
 from corecompress_generative.objective import Annealing, Variational
 from corecompress_generative.training import Plan, Player
-from corecompress_vae.priors.families import Gaussian
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class NvaeEncoder(ImageEncoder):
     def family(self, prior: Prior) -> Prior:
         """Normal where the groups' means and scales are learned, as in the paper."""
         self.conditional = bool(getattr(prior, "conditional", False))
-        return Gaussian() if self.conditional else prior
+        normal: Prior = build(registry(), "prior", Spec("gaussian"))
+        return normal if self.conditional else prior
 
     def build(self, first: Inputs, preprocessing: Path, prior: Prior) -> GenerativeModel:
         channels, height, width = first["pixel_values"].shape[1:]
@@ -64,7 +66,7 @@ class NvaeEncoder(ImageEncoder):
                 encoder=self.name,
                 latents=latents,
                 options=options,
-                prior_network=getattr(prior, "sizes", None),
+                prior=self.prior_spec,
                 image_size=[height, width],
                 num_channels=channels,
             )

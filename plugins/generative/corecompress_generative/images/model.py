@@ -14,7 +14,6 @@ from torch import nn
 from corecompress_generative.config import ImageVaeConfig
 from corecompress_generative.images.likelihood import log_likelihood, means, outputs_of
 from corecompress_generative.model import GenerativeModel, Inputs, Reconstruction
-from corecompress_generative.prior_network import network_of
 
 SHRINK = 4
 """How many times smaller the innermost feature map is."""
@@ -68,7 +67,7 @@ class ImageVae(GenerativeModel):
             nn.ConvTranspose2d(channels, outputs_of(self.kind) * config.num_channels, 4, 2, 1),
         )
         self.log_width = nn.Parameter(torch.tensor(-1.0)) if self.kind == "gaussian" else None
-        self.prior_network = network_of(config)
+        self.prior_network = self.network_of_prior()
         self.post_init()
 
     def told(self, batch: Inputs, n: int) -> torch.Tensor:

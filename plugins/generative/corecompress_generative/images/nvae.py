@@ -21,7 +21,6 @@ from corecompress_generative.config import NvaeConfig
 from corecompress_generative.density import divergence, log_density, log_normal
 from corecompress_generative.images.likelihood import log_likelihood, means, outputs_of
 from corecompress_generative.model import GenerativeModel, Inputs, Reconstruction
-from corecompress_generative.prior_network import network_of
 
 WIDEST = 5.0
 """Of log deviations, softly: NVAE's clamp."""
@@ -149,7 +148,7 @@ class Nvae(GenerativeModel):
             nn.Conv2d(channels, outputs_of(self.kind) * config.num_channels, 3, 1, 1),
         )
         self.log_width = nn.Parameter(torch.tensor(-1.0)) if self.kind == "gaussian" else None
-        self.prior_network = network_of(config)
+        self.prior_network = self.network_of_prior()
         self.post_init()
 
     def _features(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,6 @@ import torch
 
 from corecompress.components import Batch, Data, Prior, Progress, Sample, option
 from corecompress.errors import CorecompressError
-from corecompress_generative.density import draw
 from corecompress_generative.encoder import SPLITS
 from corecompress_generative.images.encoders import VaeGan, VaeGanOptions
 from corecompress_generative.images.model import ImageVae
@@ -101,7 +100,6 @@ class Text2Image(VaeGan):
     def generate(self, n: int, *, prompt: str | None = None, seed: int = 0) -> list[Sample]:
         """Images of the prompt; without one, of captions that were seen in training."""
         assert isinstance(self.model, ImageVae)
-        assert self.prior is not None
         if prompt is None:
             chosen = np.random.default_rng(seed).integers(len(self.known), size=n)
             captions = [self.known[int(number)] for number in chosen]
@@ -109,7 +107,7 @@ class Text2Image(VaeGan):
             self._check_prompt(prompt)
             captions = [prompt] * n
         with torch.no_grad():
-            z = draw(self.prior, n, self.model.config.latents, seed)
+            z = self._draw(n, seed)
             images = self.show(self.model.paint(z, {"caption_ids": self._ids(captions)}))
         return [Sample(image=sample.image, caption=c) for sample, c in zip(images, captions, strict=True)]
 

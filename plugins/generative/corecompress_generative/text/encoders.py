@@ -99,7 +99,7 @@ class _TextEncoder(VaeEncoder):
             encoder=self.name,
             latents=self.options.latents,
             options=self.described(),
-            prior_network=getattr(prior, "sizes", None),
+            prior=self.prior_spec,
             vocab_size=max(len(known), known.vocab_size),
             tags=TAGS if "tags" in first else 0,
             length=self.options.length,

@@ -14,7 +14,6 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from corecompress_generative.config import TextVaeConfig
 from corecompress_generative.model import GenerativeModel, Inputs, Reconstruction
-from corecompress_generative.prior_network import network_of
 from corecompress_generative.text.synthesis import GatSynthesis, LstmSynthesis
 
 
@@ -50,7 +49,7 @@ class TextVae(GenerativeModel):
         super().__init__(config)
         self.analysis = Analysis(config)
         self.synthesis: Any = (GatSynthesis if config.encoder == "gat" else LstmSynthesis)(config)
-        self.prior_network = network_of(config)
+        self.prior_network = self.network_of_prior()
         self.post_init()
 
     def posterior(self, batch: Inputs) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,7 +17,6 @@ from torch import nn
 
 from corecompress.components import Progress, option
 from corecompress.errors import CorecompressError
-from corecompress_generative.prior_network import ResidualGenerator
 from corecompress_vae.priors.families import Gaussian
 
 CRITIC_STEPS, PENALTY, RATE, BETAS, AVERAGE = 3, 10.0, 2e-4, (0.0, 0.9), 0.999
@@ -38,32 +37,45 @@ class Options:
                 raise ValueError(f"{name} is {getattr(self, name)}; it takes 1 or more")
 
 
+class ResidualGenerator(nn.Module):
+    """N(0, I) [n, k] -> latents [n, k]: (z + f(z)) · σ + μ, where f begins at zero: at first a matched Gaussian."""
+
+    def __init__(self, latents: int, hidden: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(latents, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, latents)
+        )
+        nn.init.zeros_(self.layers[-1].weight)
+        nn.init.zeros_(self.layers[-1].bias)
+        self.register_buffer("mean", torch.zeros(latents))
+        self.register_buffer("deviation", torch.ones(latents))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = (z + self.layers(z)) * self.deviation + self.mean
+        return found
+
+
 class Gan(Gaussian):
     """A Gaussian where rates are asked for, a generator where samples are."""
 
     Options: ClassVar[type[Any]] = Options
 
-    def __init__(self, options: Options | None = None):
-        super().__init__(options or Options())
-        self.network: ResidualGenerator | None = None
+    def build_network(self, latents: int) -> ResidualGenerator:
+        """The generator."""
+        return ResidualGenerator(latents, self.options.hidden)
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Of the generator, for a model's configuration."""
-        return {"hidden": self.options.hidden}
-
-    def fit_latents(self, latents: torch.Tensor, seed: int, progress: Progress) -> None:
-        """Train the generator on latents [n, k], draws of the posterior. The encoder stays as it is."""
-        options = self.options
-        generator = torch.Generator().manual_seed(seed)
+    def fit_latents(
+        self, network: ResidualGenerator, latents: torch.Tensor, *, seed: int = 0, progress: Progress
+    ) -> None:
+        """Train the generator against a critic on latents [n, k]. Raises CorecompressError where that diverges."""
+        options, generator = self.options, torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = ResidualGenerator(latents.shape[1], options.hidden)
             critic = _critic(latents.shape[1], options.hidden)
         network.mean.copy_(latents.mean(0))
         network.deviation.copy_(latents.std(0).clamp_min(1e-6))
-        averaged = copy.deepcopy(network)
-        players = [torch.optim.Adam(net.parameters(), lr=RATE, betas=BETAS) for net in (network, critic)]
+        trained = copy.deepcopy(network)
+        players = [torch.optim.Adam(net.parameters(), lr=RATE, betas=BETAS) for net in (trained, critic)]
         progress.start("training the prior's generator", options.steps, "steps")
 
         def noise() -> torch.Tensor:
@@ -72,25 +84,21 @@ class Gan(Gaussian):
         for step in range(options.steps):
             for _ in range(CRITIC_STEPS):
                 real = latents[torch.randint(len(latents), (options.batch,), generator=generator)]
-                loss = _critic_loss(critic, real, network(noise()).detach(), generator)
-                _descend(players[1], loss)
-            loss = -critic(network(noise())).mean()
+                _descend(players[1], _critic_loss(critic, real, trained(noise()).detach(), generator))
+            loss = -critic(trained(noise())).mean()
             _descend(players[0], loss)
             if not torch.isfinite(loss):
                 raise CorecompressError(f"gan: the generator's loss is no number at step {step + 1}; another --seed")
             with torch.no_grad():
-                for mean, new in zip(averaged.parameters(), network.parameters(), strict=True):
+                for mean, new in zip(network.parameters(), trained.parameters(), strict=True):
                     mean.lerp_(new, 1 - AVERAGE)
             progress.advance(1)
-        self.network = averaged.eval()
 
-    def sample_latents(self, n: int, seed: int = 0) -> torch.Tensor:
-        """n draws, float32 [n, k]. Raises CorecompressError before it was fitted."""
-        if self.network is None:
-            raise CorecompressError("prior gan: was not fitted; corecompress fit trains it behind an encoder")
-        latents = len(self.network.mean)
+    def sample_latents(self, network: ResidualGenerator, n: int, seed: int = 0) -> torch.Tensor:
+        """n draws, float32 [n, k]."""
+        z = torch.randn(n, len(network.mean), generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
-            found: torch.Tensor = self.network(torch.randn(n, latents, generator=torch.Generator().manual_seed(seed)))
+            found: torch.Tensor = network(z.to(network.mean))
         return found
 
 
