@@ -44,8 +44,8 @@ class Text:
     def prepare(self, checkpoint: Checkpoint | None) -> None:
         """Take form, length and tokenizer from the checkpoint where the options leave them open.
 
-        Raises CorecompressError for a model of images."""
-        if checkpoint is not None and _sees(checkpoint):
+        Raises CorecompressError for a model of images, which has no tokenizer."""
+        if checkpoint is not None and self.options.tokenizer == "checkpoint" and _sees(checkpoint):
             raise CorecompressError(f"--data text: {checkpoint.name} takes images, not text; use captioned:DIR")
         self.checkpoint = checkpoint
         self.__dict__.pop("wanted", None)
