@@ -18,6 +18,7 @@ import corecompress
 from corecompress.api import evaluate
 from corecompress.errors import CorecompressError
 from corecompress.measure.metrics import measure
+from corecompress.measure.scratch import scratch_folder
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +209,22 @@ def test_an_error_leaves_no_worker_and_no_scratch(tmp_path: Path, text: str, mon
     with pytest.raises(CorecompressError, match="broken"):
         evaluate(one, broken, text)
     assert not list((tmp_path / "cache" / "evaluations").iterdir())
+
+
+def test_what_a_killed_evaluation_left_is_removed_and_what_is_in_use_stays(tmp_path: Path) -> None:
+    left = tmp_path / "evaluations" / "left"
+    left.mkdir(parents=True)
+    (left / "lock").touch()
+    with scratch_folder(tmp_path / "evaluations") as one, scratch_folder(tmp_path / "evaluations") as other:
+        assert one.is_dir()
+        assert other.is_dir()
+        assert not left.exists()
+    assert not list((tmp_path / "evaluations").iterdir())
+
+
+def test_an_image_model_refuses_text_and_a_language_model_images(
+    refused: Callable[..., str], tmp_path: Path, text: str
+) -> None:
+    vision, causal = tiny.model(tmp_path / "vision", "vision"), tiny.model(tmp_path / "causal", "causal")
+    assert "captioned:" in refused("evaluate", vision, vision, "--data", text)
+    assert "text:" in refused("evaluate", causal, causal, "--data", "captioned:digits")

@@ -21,6 +21,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
+MOST_SEED = 2**32 - 1
+"""What every library takes that has a generator."""
+
 
 class Size(click.ParamType):  # type: ignore[type-arg]
     """Bytes as a person writes them: 1500000, 1.5GB, 40MB, 2GiB."""
@@ -78,11 +81,16 @@ def option_samples(command: Command) -> Command:
     return click.option("--samples", type=click.IntRange(1), metavar="N", help=help)(command)
 
 
+def option_seed(command: Command) -> Command:
+    help = "Seed of all that is random."
+    return click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True, help=help)(command)
+
+
 def option_compute(command: Command) -> Command:
     """--seed, --dtype and --device of a verb that runs models."""
     kinds = click.Choice(["float32", "bfloat16", "float16", "auto"])
     options = (
-        click.option("--seed", type=int, default=0, show_default=True, help="Seed of all that is random."),
+        option_seed,
         click.option("--dtype", type=kinds, default="float32", show_default=True, help="What both sides compute in."),
         click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, … (default: cuda where there is one)."),
     )

@@ -15,7 +15,7 @@ from corecompress.cli import common
 @click.option("--out", "-o", required=True, metavar="OUT", help="Folder to write; it appears when all of it is there.")
 @common.option_recipe
 @click.option("--data", metavar="SPEC", help="Calibration data, NAME:SOURCE, for example text:corpus.txt.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all that is random.")
+@common.option_seed
 @click.option(
     "--shard-size", type=common.Size(), default="5GB", show_default=True, metavar="S", help="Largest payload file."
 )

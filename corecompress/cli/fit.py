@@ -16,7 +16,7 @@ from corecompress.cli import common
 @click.option("--out", "-o", required=True, metavar="MODEL", help="Folder to write; it appears when it is trained.")
 @click.option("--target-loss", type=float, metavar="X", help="Stop at this loss; an error where it is not reached.")
 @click.option("--max-minutes", type=click.FloatRange(0, min_open=True), metavar="M", help="Stop after so long.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all that is random.")
+@common.option_seed
 @click.option("--resume", is_flag=True, help="Go on with a training that was killed.")
 @click.option("--force", is_flag=True, help="Replace MODEL if it exists, and an unfinished run.")
 @common.option_json

@@ -13,7 +13,7 @@ from corecompress.cli import common
 @click.argument("src")
 @common.option_recipe
 @click.option("--data", metavar="SPEC", help="Data that a stage which trains would train on.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all that is random.")
+@common.option_seed
 @common.option_jobs
 @common.option_memory
 @common.option_json

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from corecompress.checkpoint import open_checkpoint
 from corecompress.components import Data, Progress
 from corecompress.errors import CorecompressError
+from corecompress.measure.scratch import scratch_folder
 from corecompress.measure.task import Task, check_metrics, check_vocabularies, read_config, task_of
 from corecompress.plugins import environment
 
@@ -77,9 +76,8 @@ class Evaluator:
     def __enter__(self) -> Evaluator:
         from corecompress.demo import cache_folder
 
-        parent = cache_folder() / "evaluations"
-        parent.mkdir(parents=True, exist_ok=True)
-        self.scratch = Path(tempfile.mkdtemp(dir=parent))
+        self._scratch = scratch_folder(cache_folder() / "evaluations")
+        self.scratch = self._scratch.__enter__()
         (self.scratch / "batches").mkdir()
         (self.scratch / "reference").mkdir()
         self.worker = Worker((self.config.get("architectures") or [""])[0])
@@ -87,7 +85,7 @@ class Evaluator:
 
     def __exit__(self, *problem: object) -> None:
         self.worker.close()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        self._scratch.__exit__(None, None, None)
 
     def against(self, out: str | Path) -> Evaluation:
         """Evaluate one checkpoint."""

@@ -53,6 +53,7 @@ class Text:
         form = _form(checkpoint) if options.form == "auto" else options.form
         tokenizer = options.tokenizer
         if tokenizer == "checkpoint":
+            _check_reads_text(checkpoint)
             trained = "words" if form == "vectors" else "bpe"
             tokenizer = trained if checkpoint is None else str(checkpoint.folder)
         length = options.length or (512 if form == "windows" else 128)
@@ -173,6 +174,17 @@ def _form(checkpoint: Checkpoint | None) -> Form:
     architecture = (checkpoint.config.get("architectures") or [""])[0]
     language = architecture.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM"))
     return "windows" if language and not checkpoint.config.get("is_encoder_decoder") else "sentences"
+
+
+def _check_reads_text(checkpoint: Checkpoint | None) -> None:
+    """Raises CorecompressError for a model that no text goes into: neither a tokenizer nor a vocabulary of its own."""
+    if checkpoint is None or vocabulary.has_files(checkpoint.folder):
+        return
+    if not any("vocab_size" in part for part in (checkpoint.config, *checkpoint.config.values()) if isinstance(part, dict)):
+        raise CorecompressError(
+            f"{checkpoint.name}: takes no text (it has neither a tokenizer nor a vocabulary); give it images, for example "
+            "--data captioned:DIR"
+        )
 
 
 def _longest(checkpoint: Checkpoint | None) -> int | None:

@@ -42,7 +42,11 @@ def encoder_components() -> list[Component]:
             api=1,
         ),
         Component(
-            "mlp-vae", "corecompress_vae.encoders.mlp:MlpVae", "analysis and synthesis networks on chunks of 16", api=1
+            "mlp-vae",
+            "corecompress_vae.encoders.mlp:MlpVae",
+            "analysis and synthesis networks on chunks of 16",
+            api=1,
+            example="vae(bits=8, encoder=mlp-vae(steps=100))",  # both networks are 67 kB, more than a tiny model at 3 bits
         ),
     ]
 
