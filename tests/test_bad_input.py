@@ -206,6 +206,11 @@ def test_bad_usage(refused: Refused, small: Path, out: Path) -> None:
     assert "alone needs" in refused("compress", small, "-o", out, "--max-memory", "1MB")
 
 
+@pytest.mark.parametrize("verb", ["compress", "plan", "fit", "evaluate", "compare"])
+def test_a_seed_below_zero(refused: Refused, verb: str) -> None:
+    assert "'--seed': -1 is not in the range" in refused(verb, "--seed", -1)
+
+
 FLIP_AND_LOAD = """
 import sys
 from pathlib import Path

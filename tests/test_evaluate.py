@@ -18,6 +18,7 @@ import corecompress
 from corecompress.api import evaluate
 from corecompress.errors import CorecompressError
 from corecompress.measure.metrics import measure
+from corecompress.measure.scratch import scratch_folder
 
 
 @pytest.fixture(scope="module")
@@ -210,16 +211,20 @@ def test_an_error_leaves_no_worker_and_no_scratch(tmp_path: Path, text: str, mon
     assert not list((tmp_path / "cache" / "evaluations").iterdir())
 
 
-def test_what_a_killed_evaluation_left_is_removed(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CORECOMPRESS_CACHE", str(tmp_path / "cache"))
-    left = tmp_path / "cache" / "evaluations" / "99999999-abc"
+def test_what_a_killed_evaluation_left_is_removed_and_what_is_in_use_stays(tmp_path: Path) -> None:
+    left = tmp_path / "evaluations" / "left"
     left.mkdir(parents=True)
-    one = tiny.model(tmp_path / "one", "causal")
-    evaluate(one, one, text)
-    assert not list(left.parent.iterdir())
+    (left / "lock").touch()
+    with scratch_folder(tmp_path / "evaluations") as one, scratch_folder(tmp_path / "evaluations") as other:
+        assert one.is_dir()
+        assert other.is_dir()
+        assert not left.exists()
+    assert not list((tmp_path / "evaluations").iterdir())
 
 
-def test_a_model_of_images_is_told_so_when_text_is_given(tmp_path: Path, text: str) -> None:
-    one = tiny.model(tmp_path / "one", "vision")
-    with pytest.raises(CorecompressError, match="takes images, not text; use captioned:DIR"):
-        evaluate(one, one, text)
+def test_an_image_model_refuses_text_and_a_language_model_images(
+    refused: Callable[..., str], tmp_path: Path, text: str
+) -> None:
+    vision, causal = tiny.model(tmp_path / "vision", "vision"), tiny.model(tmp_path / "causal", "causal")
+    assert "captioned:" in refused("evaluate", vision, vision, "--data", text)
+    assert "text:" in refused("evaluate", causal, causal, "--data", "captioned:digits")

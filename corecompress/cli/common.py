@@ -21,6 +21,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
+MOST_SEED = 2**32 - 1
+"""What every library takes that has a generator."""
+
 
 class Size(click.ParamType):  # type: ignore[type-arg]
     """Bytes as a person writes them: 1500000, 1.5GB, 40MB, 2GiB."""
@@ -79,8 +82,8 @@ def option_samples(command: Command) -> Command:
 
 
 def option_seed(command: Command) -> Command:
-    help = "Seed of all that is random, 0 or more."
-    return click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help=help)(command)
+    help = "Seed of all that is random."
+    return click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True, help=help)(command)
 
 
 def option_compute(command: Command) -> Command:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from corecompress.checkpoint import open_checkpoint
 from corecompress.components import Data, Progress
 from corecompress.errors import CorecompressError
+from corecompress.measure.scratch import scratch_folder
 from corecompress.measure.task import Task, check_metrics, check_vocabularies, read_config, task_of
 from corecompress.plugins import environment
 
@@ -77,10 +76,8 @@ class Evaluator:
     def __enter__(self) -> Evaluator:
         from corecompress.demo import cache_folder
 
-        parent = cache_folder() / "evaluations"
-        parent.mkdir(parents=True, exist_ok=True)
-        _sweep(parent)
-        self.scratch = Path(tempfile.mkdtemp(dir=parent, prefix=f"{os.getpid()}-"))
+        self._scratch = scratch_folder(cache_folder() / "evaluations")
+        self.scratch = self._scratch.__enter__()
         (self.scratch / "batches").mkdir()
         (self.scratch / "reference").mkdir()
         self.worker = Worker((self.config.get("architectures") or [""])[0])
@@ -88,7 +85,7 @@ class Evaluator:
 
     def __exit__(self, *problem: object) -> None:
         self.worker.close()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        self._scratch.__exit__(None, None, None)
 
     def against(self, out: str | Path) -> Evaluation:
         """Evaluate one checkpoint."""
@@ -166,24 +163,6 @@ class Evaluator:
             return SAMPLES[self.task]
         vocabulary = (self.config.get("text_config") or self.config).get("vocab_size") or 1
         return int(min(WINDOWS, max(4, REFERENCE_BYTES // (4 * 512 * int(vocabulary)))))
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what evaluations left behind that were killed: their folders begin with the number of their process."""
-    for path in folder.iterdir():
-        process = path.name.partition("-")[0]
-        if not process.isdigit() or not _lives(int(process)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
 
 
 def _is_numeric(value: Any) -> bool:

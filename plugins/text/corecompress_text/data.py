@@ -42,11 +42,7 @@ class Text:
         self.checkpoint: Checkpoint | None = None
 
     def prepare(self, checkpoint: Checkpoint | None) -> None:
-        """Take form, length and tokenizer from the checkpoint where the options leave them open.
-
-        Raises CorecompressError for a model of images, which has no tokenizer."""
-        if checkpoint is not None and self.options.tokenizer == "checkpoint" and _sees(checkpoint):
-            raise CorecompressError(f"--data text: {checkpoint.name} takes images, not text; use captioned:DIR")
+        """Take form, length and tokenizer from the checkpoint where the options leave them open."""
         self.checkpoint = checkpoint
         self.__dict__.pop("wanted", None)
         self.__dict__.pop("corpus", None)
@@ -58,6 +54,7 @@ class Text:
         form = _form(checkpoint) if options.form == "auto" else options.form
         tokenizer = options.tokenizer
         if tokenizer == "checkpoint":
+            _check_reads_text(checkpoint)
             trained = "words" if form == "vectors" else "bpe"
             tokenizer = trained if checkpoint is None else str(checkpoint.folder)
         length = options.length or (512 if form == "windows" else 128)
@@ -179,13 +176,6 @@ class Text:
         return make_report(self.corpus, self.wanted, self.options)
 
 
-def _sees(checkpoint: Checkpoint) -> bool:
-    """Whether it is a model of images alone."""
-    config = checkpoint.config
-    texts = any("vocab_size" in part for part in (config, config.get("text_config") or {}))
-    return not texts and "image_size" in config and "num_channels" in config
-
-
 def _form(checkpoint: Checkpoint | None) -> Form:
     """Windows for language models, sentences for all else."""
     if checkpoint is None:
@@ -193,6 +183,18 @@ def _form(checkpoint: Checkpoint | None) -> Form:
     architecture = (checkpoint.config.get("architectures") or [""])[0]
     language = architecture.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM"))
     return "windows" if language and not checkpoint.config.get("is_encoder_decoder") else "sentences"
+
+
+def _check_reads_text(checkpoint: Checkpoint | None) -> None:
+    """Raises CorecompressError for a model that no text goes into: neither a tokenizer nor a vocabulary of its own."""
+    if checkpoint is None or vocabulary.has_files(checkpoint.folder):
+        return
+    parts = [part for part in (checkpoint.config, *checkpoint.config.values()) if isinstance(part, dict)]
+    if not any("vocab_size" in part for part in parts):
+        raise CorecompressError(
+            f"{checkpoint.name}: takes no text (it has neither a tokenizer nor a vocabulary); "
+            "give it images, for example --data captioned:DIR"
+        )
 
 
 def _longest(checkpoint: Checkpoint | None) -> int | None:

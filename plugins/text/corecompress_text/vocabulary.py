@@ -55,6 +55,15 @@ def load(where: str) -> Any:
     return tokenizer
 
 
+def has_files(folder: Path) -> bool:
+    """Whether a tokenizer's files are there."""
+    return bool(_files(folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted({path for pattern in FILES for path in folder.glob(pattern)})
+
+
 def describe(tokenizer: Any) -> Vocabulary:
     """Its special ids, found by encoding a letter with and without them."""
     inner = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -71,7 +80,7 @@ def identity(where: str | Path) -> str:
     """Digest of a tokenizer's files; of a hub id, its name."""
     folder = Path(where)
     digest = xxhash.xxh3_128(str(where).encode() if not folder.is_dir() else b"")
-    for path in sorted({path for pattern in FILES for path in folder.glob(pattern)}) if folder.is_dir() else ():
+    for path in _files(folder) if folder.is_dir() else ():
         digest.update(path.name.encode() + b"\0")
         digest.update(path.read_bytes())
     return digest.hexdigest()
