@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +27,7 @@ from corecompress.training.plot import plot_losses
 from corecompress.training.quiet import quiet
 from corecompress_generative.bounds import COLLAPSED, is_collapsed, judge
 from corecompress_generative.density import draw
+from corecompress_generative.feed import epoch, forever, regrouped
 from corecompress_generative.model import GenerativeModel, Inputs
 from corecompress_generative.objective import bits_a_value
 from corecompress_generative.training import Plan, Player, train
@@ -35,8 +36,6 @@ WATCHED, JUDGED = 2000, 512
 """Samples of the evaluation split that are looked at in training, and judged with importance weights in the end."""
 DRAWS = 32
 """Importance weights of the final judgement."""
-SPLITS = ("training", "calibration")
-"""What is trained on; the evaluation split is only looked at."""
 PLOT = "training.png"
 
 
@@ -51,9 +50,13 @@ class VaeEncoder:
         self.model: GenerativeModel | None = None
         self.prior: Prior | None = None
         self.state = State()
+        self.notes: dict[str, int] = {}
         self._preprocessing: tempfile.TemporaryDirectory[str] | None = None
 
     # What a kind says
+
+    def study(self, data: Data, seed: int) -> None:
+        """Learn of the data what `take` has to know; called first."""
 
     def take(self, batch: Batch) -> Inputs:
         """The tensors that it learns from. Raises CorecompressError for data of another kind."""
@@ -122,14 +125,14 @@ class VaeEncoder:
         folder = Path(self._preprocessing.name)
         if hasattr(data, "save_preprocessing"):
             data.save_preprocessing(folder)
-        self.notes: dict[str, int] = {}
+        self.study(data, seed)
         watched = self._watched(data, seed)
         model = self.model = self.build(watched[0], folder, prior)
         players = self.players(model, prior)
         torch.manual_seed(seed)
 
         def feed(step: int) -> Iterator[Inputs]:
-            return islice(self._forever(data, seed), step, None)
+            return islice(forever(data, seed, self.take, self.options.batch), step, None)
 
         def look() -> dict[str, float]:
             return self._look(model, prior, watched, seed)
@@ -158,7 +161,7 @@ class VaeEncoder:
 
     def _watched(self, data: Data, seed: int) -> list[Inputs]:
         found, count = [], 0
-        for batch in self._regrouped(self.take(batch) for batch in data.batches(seed, "evaluation")):
+        for batch in regrouped(map(self.take, data.batches(seed, "evaluation")), self.options.batch):
             found.append(batch)
             count += len(next(iter(batch.values())))
             if count >= WATCHED:
@@ -180,51 +183,12 @@ class VaeEncoder:
         rates, distortions, values = (torch.cat(part) for part in parts)
         return bits_a_value(rates, distortions, values)
 
-    def _forever(self, data: Data, seed: int) -> Iterator[Inputs]:
-        epoch = 0
-        while True:
-            count = 0
-            for batch in self._regrouped(self._epoch(data, seed + epoch)):
-                count += 1
-                yield batch
-            if not count:
-                raise CorecompressError("--data: has nothing to train on; give more data")
-            epoch += 1
-
-    def _epoch(self, data: Data, seed: int) -> Iterator[Inputs]:
-        """One pass over what is trained on. Raises CorecompressError where neither split holds a sample."""
-        problems = []
-        for split in SPLITS:
-            batches = iter(data.batches(seed, split))
-            try:
-                first = next(batches)
-            except StopIteration:
-                continue
-            except CorecompressError as problem:  # this split may be empty: the other one will do
-                problems.append(problem)
-                continue
-            for batch in chain([first], batches):
-                yield self.take(batch)
-        if len(problems) == len(SPLITS):
-            raise problems[0]
-
-    def _regrouped(self, batches: Iterable[Inputs]) -> Iterator[Inputs]:
-        """Batches of `batch` samples of whatever the data give; sequences are padded with zeros."""
-        size, pool = self.options.batch, dict[str, torch.Tensor]()
-        for batch in batches:
-            pool = {key: _joined(pool[key], value) for key, value in batch.items()} if pool else dict(batch)
-            while len(next(iter(pool.values()))) >= size:
-                yield {key: value[:size] for key, value in pool.items()}
-                pool = {key: value[size:] for key, value in pool.items()}
-        if pool and len(next(iter(pool.values()))):
-            yield pool
-
     @torch.no_grad()
     def _latents(self, data: Data, seed: int) -> torch.Tensor:
         """Draws of the posterior of everything that is trained on, float32 [n, k]."""
         assert self.model is not None
         found = []
-        for batch in self._regrouped(self._epoch(data, seed)):
+        for batch in regrouped(epoch(data, seed, self.take), self.options.batch):
             mean, log_deviation = self.model.posterior(batch)
             found.append(mean + log_deviation.exp() * torch.randn_like(mean))
         return torch.cat(found)
@@ -303,10 +267,3 @@ class VaeEncoder:
     def described(self) -> dict[str, Any]:
         """The options, for the configuration."""
         return asdict(self.options)
-
-
-def _joined(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    if one.dim() == 2 and one.shape[1] != other.shape[1] and not one.is_floating_point():
-        width = max(one.shape[1], other.shape[1])
-        one, other = (torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in (one, other))
-    return torch.cat([one, other])

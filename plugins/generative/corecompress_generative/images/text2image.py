@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from corecompress.components import Batch, Data, Prior, Progress, Sample, option
+from corecompress.components import Batch, Data, Sample, option
 from corecompress.errors import CorecompressError
-from corecompress_generative.encoder import SPLITS
+from corecompress_generative.feed import SPLITS
 from corecompress_generative.images.encoders import VaeGan, VaeGanOptions
 from corecompress_generative.images.model import ImageVae
 from corecompress_generative.model import Inputs
@@ -48,25 +48,12 @@ class Text2Image(VaeGan):
         self.words: list[str] = []
         self.known: list[str] = []
 
-    def fit(
-        self,
-        data: Data,
-        prior: Prior,
-        *,
-        seed: int = 0,
-        target_loss: float | None = None,
-        progress: Progress,
-        scratch: Path | None = None,
-        seconds: float | None = None,
-    ) -> dict[str, Any]:
-        """First the vocabulary of the captions, then as every encoder here. Raises CorecompressError where captions are
-        missing."""
+    def study(self, data: Data, seed: int) -> None:
+        """The vocabulary of the captions. Raises CorecompressError where captions are missing."""
         found = {caption for split in SPLITS for caption in _captions(data, seed, split)}
         self.words = sorted({word for caption in found for word in words_of(caption)})
         ordered = sorted(found)
         self.known = ordered[:: max(1, len(ordered) // KEPT)][:KEPT]
-        limits = {"target_loss": target_loss, "scratch": scratch, "seconds": seconds}
-        return super().fit(data, prior, seed=seed, progress=progress, **limits)
 
     def take(self, batch: Batch) -> Inputs:
         _check_captions(batch)

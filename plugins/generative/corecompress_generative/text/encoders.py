@@ -87,7 +87,7 @@ class _TextEncoder(VaeEncoder):
         length, names = self.options.length, ("input_ids", "attention_mask", "tags")
         found = {name: torch.from_numpy(np.asarray(batch[name])) for name in names if name in batch}
         long = int((found["attention_mask"].sum(1) > length).sum())
-        if long and hasattr(self, "notes"):
+        if long:
             line = f"sentences, in all passes, were cut to {length} tokens; {self.name}(length=…) takes more"
             self.notes[line] = self.notes.get(line, 0) + long
         return {name: value[:, :length] for name, value in found.items()}
