@@ -16,9 +16,10 @@ RUN = """
 import json, sys
 import corecompress.hf.quantizer
 import lm_eval
+import torch
 folder, device, *tasks = sys.argv[1:]
-arguments = {"pretrained": folder}
-found = lm_eval.simple_evaluate(model="hf", model_args=arguments, tasks=tasks, device=device or None)
+device = device or ("cuda" if torch.cuda.is_available() else "cpu")  # its own default is cuda
+found = lm_eval.simple_evaluate(model="hf", model_args={"pretrained": folder}, tasks=tasks, device=device)
 results = found["results"].items()
 numbers = {task: {k: v for k, v in row.items() if isinstance(v, (int, float))} for task, row in results}
 print("@@" + json.dumps(numbers))
