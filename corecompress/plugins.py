@@ -119,9 +119,8 @@ class Registry:
                 f"{kind} '{name}' is given by {who}; choose with --block-plugin {claimants[0].distribution}"
             )
         known = self.names(kind)
-        text = f"no {kind} is called '{name}'"
-        if close := difflib.get_close_matches(name, known, n=1, cutoff=0.5):
-            text += f"; did you mean '{close[0]}'?"
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        text = f"no {kind} is called '{name}'" + (f"; did you mean '{close[0]}'?" if close else ".")
         text += f" Known: {', '.join(known) or 'none'}."
         elsewhere = [k for k in HOOKS if k != kind and name in self.names(k)]  # type: ignore[arg-type]
         if elsewhere:
@@ -137,7 +136,6 @@ class Registry:
     def find(self, name: str) -> list[Provided]:
         """Every usable component of that name, whatever its kind."""
         return [provided for (_, n), provided in sorted(self._provided.items()) if n == name]
-
 
     def unknown(self, name: str) -> CorecompressError:
         """The error for a name that neither a plugin nor a component has, with the nearest one."""
@@ -234,7 +232,7 @@ def _installed(choice: Choice) -> Iterable[Plugin]:
 
 
 def _origin(distribution: metadata.Distribution | None) -> str:
-    """" from URL" of what pip installed from a repository or an address (PEP 610), else ""; folders of this machine
+    """ " from URL" of what pip installed from a repository or an address (PEP 610), else ""; folders of this machine
     say nothing to others."""
     text = distribution.read_text("direct_url.json") if distribution else None
     try:

@@ -42,7 +42,7 @@ def test_the_table_says_ratios_first_and_how_it_was_measured(cli: Callable[..., 
     done = cli("benchmark", model, model, "--runs", 2, "--threads", 1)
     head = done.stdout.splitlines()[0]
     assert head.index("compressed ÷ original") < head.index("original  ")
-    assert "2 fresh processes each, alternating, on cpu with 1 threads" in done.stdout
+    assert "2 fresh processes each, alternating, on cpu with 1 thread:" in done.stdout
 
 
 def test_a_folder_that_does_not_load_is_one_line(refused: Callable[..., str], tmp_path: Path) -> None:

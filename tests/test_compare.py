@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corecompress.measure.frontier import pareto, savings
+from corecompress.writer import lock_of
 
 STEP = """
 import numpy as np
@@ -29,13 +34,15 @@ def compressor_components():
 @dataclass(frozen=True)
 class Options:
     bits: int = option(8, "bits of the mantissa that stay")
+    wait: float = option(0.0, "seconds that a tensor takes besides")
 
 class Step(TensorCompressor):
     Options = Options
-    def __init__(self, options): self.drop = 23 - options.bits
+    def __init__(self, options): self.drop, self.wait = 23 - options.bits, options.wait
     def accepts(self, info): return info.dtype == "F32"
     def encode(self, tensor):
-        import zlib
+        import time, zlib
+        time.sleep(self.wait)
         return zlib.compress((tensor.data.view("<u4") >> self.drop << self.drop).tobytes(), 1)
     def decode(self, payload, info, threads=1):
         import zlib
@@ -133,6 +140,30 @@ def test_a_comparison_goes_on_and_shows_what_failed(cli: Callable[..., Any], tmp
     second = json.loads((out / "report.json").read_text())
     assert [row.get("metrics") for row in second["rows"]] == [row.get("metrics") for row in found["rows"]]
     assert second["original"] == found["original"]
+
+
+def test_a_killed_comparison_goes_on(cli: Callable[..., Any], tmp_path: Path) -> None:
+    plugin = tmp_path / "step.py"
+    plugin.write_text(STEP)
+    model, out = tiny.model(tmp_path / "model", "causal"), tmp_path / "out"
+    data = f"text(length=32):{tiny.corpus(tmp_path / 'corpus.txt')}"
+    compare = ["--plugin-file", plugin, "compare", model, "--data", data, "-o", out, "--samples", 2, "--jobs", 1]
+    command = [Path(sys.executable).with_name("corecompress"), *compare, "-r", "lossless", "-r", "step(wait=0.3)"]
+    killed = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
+    assert killed.stderr is not None
+    for line in killed.stderr:
+        if "compressing step" in line:
+            break
+    while not list(out.glob("runs/*/model.partial")):
+        time.sleep(0.1)
+    killed.kill()
+    killed.wait()
+    killed.stderr.close()
+    with FileLock(lock_of(next(out.glob("runs/*/model.partial")).with_name("model")), timeout=5):
+        pass  # what it was waiting for has ended with it, and so is no other process that writes there
+    done = cli(*compare, "-r", "lossless", "-r", "step(wait=0.3)")
+    assert "lossless: measured before" in done.stderr
+    assert [row["why"] for row in json.loads((out / "report.json").read_text())["rows"]] == [None, None]
 
 
 def test_bad_input_is_one_line(refused: Callable[..., str], tmp_path: Path) -> None:

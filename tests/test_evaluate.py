@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -175,9 +176,49 @@ def test_the_printed_table_and_json(cli: Callable[..., object], tmp_path: Path, 
     assert "KL to the original" in done.stdout
     assert "perplexity" not in done.stdout
     assert "4 samples" in done.stdout
-    shown = json.loads(cli("evaluate", one, one, "--data", text, "--json", "--tasks", "hellaswag").stdout)
+
+
+HARNESS = """
+def simple_evaluate(model, model_args, tasks, device):
+    if "gone" in tasks:
+        raise ConnectionError("the data of gone can't be had")
+    assert device in ("cpu", "cuda")
+    better = model_args["pretrained"].endswith("one")
+    return {"results": {task: {"alias": task, "acc,none": 0.75 if better else 0.5} for task in tasks}}
+"""
+"""Stands for lm_eval, which is no dependency of the tests."""
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (HARNESS, {"arc": {"acc,none": "0.75 → 0.5"}, "piqa": {"acc,none": "0.75 → 0.5"}}),
+        (
+            HARNESS.replace('"gone"', '"arc"'),
+            {"arc,piqa": {"not run": "one: ConnectionError: the data of gone can't be had"}},
+        ),
+        ("", {"arc,piqa": {"not run": "lm-evaluation-harness is not installed; pip install 'lm-eval[hf]'"}}),
+    ],
+    ids=["run", "without-data", "not-installed"],
+)
+def test_tasks_of_the_harness(
+    cli: Callable[..., object],
+    tmp_path: Path,
+    text: str,
+    module: str,
+    expected: object,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "site").mkdir()
+    if module:
+        (tmp_path / "site" / "lm_eval.py").write_text(module)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
+    one = tiny.model(tmp_path / "one", "causal")
+    other = shutil.copytree(one, tmp_path / "other")
+    command = ["evaluate", one, other, "--data", text, "--samples", 2, "--tasks", "arc,piqa"]
+    shown = json.loads(cli(*command, "--json").stdout)
     assert shown["metrics"]["kl"]["value"] == 0
-    assert "pip install lm-eval" in json.dumps(shown["tasks"]) or shown["tasks"]
+    assert shown["tasks"] == expected
 
 
 def test_bad_input_is_one_line(refused: Callable[..., str], tmp_path: Path, text: str, minilm: Path) -> None:

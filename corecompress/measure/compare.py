@@ -305,4 +305,4 @@ def machine(threads: int) -> str:
     if cpuinfo.exists():
         found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text(encoding="utf-8", errors="replace"))
         model = found[1].strip() if found else model
-    return f"{threads} threads, {model}"
+    return f"{threads} thread{'' if threads == 1 else 's'}, {model}"

@@ -13,6 +13,20 @@ from typing import IO
 from corecompress.errors import CorecompressError
 from corecompress.plugins import environment
 
+OURS = """
+import os, sys, threading
+from corecompress.cli import main
+
+def end_with_parent():
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+threading.Thread(target=end_with_parent, daemon=True).start()
+main()
+"""
+"""Our command line, which ends when standard input does: a command whose parent was killed would go on for hours."""
+
 
 @dataclass(frozen=True)
 class Ran:
@@ -26,16 +40,18 @@ class Ran:
 
 def run_command(arguments: list[str]) -> Ran:
     """Run our command line. Raises CorecompressError with the line that it ended with."""
-    code = "from corecompress.cli import main; main()"
-    return run_process([sys.executable, "-c", code, *arguments], arguments[0])
+    return run_process([sys.executable, "-c", OURS, *arguments], arguments[0])
 
 
 def run_process(command: list[str], name: str) -> Ran:
     """Run a command, called `name` where it says nothing itself. Raises CorecompressError when it fails."""
     begun = time.perf_counter()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as problems:
-        process = subprocess.Popen(command, stdout=out, stderr=problems, env=os.environ | environment())
+        environ = os.environ | environment()
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=problems, env=environ)
         _, status, usage = os.wait4(process.pid, 0)
+        assert process.stdin is not None
+        process.stdin.close()
         seconds = time.perf_counter() - begun
         process.returncode = os.waitstatus_to_exitcode(status)
         said, complaint = (_text(file) for file in (out, problems))

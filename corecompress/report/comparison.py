@@ -145,7 +145,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var
 h1 {{ font-size: 1.6rem; }} h2 {{ font-size: 1.15rem; margin-top: 2rem; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }}
-th, td {{ padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }}
+th, td {{ padding: .35rem .5rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }}
 th:first-child, td:first-child {{ text-align: left; }}
 th {{ cursor: pointer; color: var(--soft); font-weight: 600; vertical-align: bottom; white-space: normal; }}
 figure {{ margin: 2rem 0; }} img {{ max-width: 100%; background: #fff; border-radius: 6px; }}

@@ -311,7 +311,8 @@ def benchmark_table(found: Benchmark) -> RenderableType:
             )
         ]
         table.add_row(label, f"{figure.ratio:.2f}", *sides, unit)
-    how = f"{found.runs} fresh processes each, alternating, on {found.device} with {found.threads} threads"
+    threads = f"{found.threads} thread{'' if found.threads == 1 else 's'}"
+    how = f"{found.runs} fresh processes each, alternating, on {found.device} with {threads}"
     lines = [Text(f"{how}: medians (smallest … largest)")] + ([Text(found.note)] if found.note else [])
     return Group(table, *lines)
 

@@ -127,4 +127,3 @@ def _feed(rest, errors, unit):  # type: ignore[no-untyped-def]
             a0, e0 = unit[j, later], errors[j]
             for i in range(o):
                 row[i] -= a0 * e0[i]
-

@@ -194,7 +194,16 @@ def test_a_model_larger_than_memory(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in source.iterdir()) > 1.2 * limit
     recipe = "vae(bits=4, calibration=layers, calibration_tokens=1024, quantizer=trellis(states=4))"
     command = [Path(sys.executable).with_name("corecompress"), "compress", source, "-o", tmp_path / "out", "-r", recipe]
-    more = ["--data", f"text:{tiny.corpus(tmp_path / 'text.txt')}", "--max-memory", limit, "--no-evaluate", "-q", "-j", 1]
+    more = [
+        "--data",
+        f"text:{tiny.corpus(tmp_path / 'text.txt')}",
+        "--max-memory",
+        limit,
+        "--no-evaluate",
+        "-q",
+        "-j",
+        1,
+    ]
     done = subprocess.run(
         [sys.executable, "-c", PEAK, *map(str, [*command, *more])], capture_output=True, text=True, check=True
     )
