@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """A folder for what an evaluation needs on disk. It goes with it, at the latest when the next one begins."""
-=======
-"""A folder for what an evaluation needs on disk. It goes with the evaluation, or when the next one begins."""
->>>>>>> issue35
 
 from __future__ import annotations
 

@@ -189,20 +189,11 @@ def _check_reads_text(checkpoint: Checkpoint | None) -> None:
     """Raises CorecompressError for a model that no text goes into: neither a tokenizer nor a vocabulary of its own."""
     if checkpoint is None or vocabulary.has_files(checkpoint.folder):
         return
-<<<<<<< HEAD
     parts = [part for part in (checkpoint.config, *checkpoint.config.values()) if isinstance(part, dict)]
     if not any("vocab_size" in part for part in parts):
         raise CorecompressError(
             f"{checkpoint.name}: takes no text (it has neither a tokenizer nor a vocabulary); "
             "give it images, for example --data captioned:DIR"
-=======
-    if not any(
-        "vocab_size" in part for part in (checkpoint.config, *checkpoint.config.values()) if isinstance(part, dict)
-    ):
-        raise CorecompressError(
-            f"{checkpoint.name}: takes no text (it has neither a tokenizer nor a vocabulary); give it images, "
-            "for example --data captioned:DIR"
->>>>>>> issue35
         )
 
 

@@ -53,11 +53,7 @@ def encoder_components() -> list[Component]:
             "corecompress_vae.encoders.mlp:MlpVae",
             "analysis and synthesis networks on chunks of 16",
             api=1,
-<<<<<<< HEAD
             example="vae(bits=8, encoder=mlp-vae(steps=100))",  # its networks are 67 kB, and tiny models are not larger
-=======
-            example="vae(bits=8, encoder=mlp-vae(steps=100))",
->>>>>>> issue35
         ),
     ]
 
