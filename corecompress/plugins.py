@@ -28,7 +28,9 @@ from corecompress.components import Component, Kind
 from corecompress.errors import CorecompressError
 from corecompress.hookspecs import ENTRY_POINT_GROUP, HOOK_API, HOOKS
 
-BUNDLED = frozenset(f"corecompress-{name}" for name in ("lossless", "text", "captioned", "vae", "distill"))
+BUNDLED = frozenset(
+    f"corecompress-{name}" for name in ("lossless", "text", "captioned", "vae", "distill", "generative")
+)
 """Distributions that are released with the core; a name of theirs can't be taken by another."""
 
 
