@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from corecompress.api import decompress as decompress
     from corecompress.api import evaluate as evaluate
     from corecompress.api import fit as fit
+    from corecompress.api import generate as generate
     from corecompress.api import inspect as inspect
     from corecompress.api import load as load
     from corecompress.api import open_data as open_data
     from corecompress.api import plan as plan
+    from corecompress.api import reconstruct as reconstruct
     from corecompress.api import verify as verify
     from corecompress.components import Component as Component
+    from corecompress.components import Sample as Sample
     from corecompress.components import Tensor as Tensor
     from corecompress.components import TensorInfo as TensorInfo
     from corecompress.components import option as option
@@ -37,13 +40,15 @@ _HOMES = {
         "decompress",
         "evaluate",
         "fit",
+        "generate",
         "inspect",
         "load",
         "open_data",
         "plan",
+        "reconstruct",
         "verify",
     ),
-    "corecompress.components": ("Component", "Tensor", "TensorInfo", "option"),
+    "corecompress.components": ("Component", "Sample", "Tensor", "TensorInfo", "option"),
     "corecompress.errors": ("CorecompressError", "CorruptArtifact"),
     "corecompress.hookspecs": ("HOOK_API", "hookimpl"),
 }

@@ -25,7 +25,8 @@ from corecompress.run import Settings
 from corecompress.summary import Plan, Summary, Verified, inspect_folder, make_plan, verify_artifact
 
 if TYPE_CHECKING:
-    from corecompress.fit import Fitted
+    from corecompress.fitting import Fitted
+    from corecompress.generation import Written
     from corecompress.measure.benchmark import Benchmark
     from corecompress.measure.evaluate import Evaluation
 
@@ -316,11 +317,33 @@ def fit(
     Raises CorecompressError, and leaves nothing named `out`, for data that the encoder can't learn from, and where the
     target was not reached.
     """
-    from corecompress.fit import fit as run
+    from corecompress.fitting import fit as run
 
     seconds = None if max_minutes is None else 60 * max_minutes
     settings = Settings(seed, force=force, resume=resume)
     return run(data, open_data(data), encoder, prior, Path(out), settings, target_loss, seconds, progress or Silent())
+
+
+def generate(
+    model: str | Path, out: str | Path, *, n: int = 16, prompt: str | None = None, seed: int = 0
+) -> Written:
+    """Draw n new samples from a fitted model (a folder that `fit` wrote, compressed or not) and write them to `out`.
+
+    Texts go to a file, one a line; images into a folder, with a contact sheet, or, where `out` ends in .png, the sheet
+    alone. prompt: what they should show. Raises CorecompressError for a folder that can't generate, or such a prompt.
+    """
+    from corecompress.generation import generate as run
+
+    return run(Path(model).expanduser(), n, prompt, seed, Path(out))
+
+
+def reconstruct(model: str | Path, data: str, out: str | Path, *, n: int = 32, seed: int = 0) -> Written:
+    """Write n samples of the data's evaluation split beside their reconstructions by a fitted model: a text file, or
+    a PNG. Raises CorecompressError for a folder without an encoder, and for data of another kind."""
+    from corecompress.generation import reconstruct as run
+
+    name, source = parse_data(data)
+    return run(Path(model).expanduser(), build(registry(), "data", name, source), n, seed, Path(out))
 
 
 def open_data(spec: str, checkpoint: str | Path | None = None) -> Data:

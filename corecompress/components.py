@@ -206,7 +206,11 @@ class DataReport:
 
 
 class Data(Protocol):
-    """Samples: restartable, the same for the same seed, streamed, split by document before anything else."""
+    """Samples: restartable, the same for the same seed, streamed, split by document before anything else.
+
+    Where there is `save_preprocessing(folder)`, a model that was fitted on the data takes along what it writes: the
+    tokenizer, or preprocessor_config.json.
+    """
 
     Options: ClassVar[type[Any]] = NoOptions
 
@@ -273,6 +277,39 @@ class Encoder(Protocol):
         """Become the encoder that gave `state`."""
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One of the data's samples, or what became of it: text, or an image as bytes (uint8 [height, width, channels], 1
+    or 3 channels); caption: what belongs to an image, or "". """
+
+    text: str | None = None
+    image: np.ndarray[Any, np.dtype[np.uint8]] | None = None
+    caption: str = ""
+
+
+class GenerativeEncoder(Encoder, Protocol):
+    """An encoder that becomes, when it is fitted, an ordinary Hugging Face checkpoint, and makes new samples.
+
+    `fit` then gives no arrays but a folder that transformers loads: what `compress`, `evaluate` and the hub take.
+    """
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint into `folder`: config.json, safetensors, the tokenizer or preprocessing, a loss plot."""
+
+    def load(self, folder: Path, prior: Prior) -> None:
+        """Become the encoder of that checkpoint, compressed or not; `prior` is the one that it was fitted under.
+        Raises CorecompressError for a folder that another encoder wrote."""
+
+    def generate(self, n: int, *, prompt: str | None = None, seed: int = 0) -> list[Sample]:
+        """n new samples, from draws of the prior; prompt: what they should show or say. Raises CorecompressError for
+        a prompt that the encoder can't follow."""
+        ...
+
+    def reconstruct(self, batch: Batch) -> list[tuple[Sample, Sample]]:
+        """(sample, its reconstruction from its latents) for every sample of a batch."""
+        ...
+
+
 class Coder(Protocol):
     """A frozen prior: integer tables only, the same bytes on every machine. `corecompress.coding` has what it takes."""
 
@@ -304,7 +341,10 @@ class Prior(Protocol):
     p(z) is the mass of [z − ½, z + ½] either way. context: None, or for each latent its scale class, a whole number:
     the standard deviation to expect there is `class_deviation(context)` times the prior's own scale. Coders get classes
     0 … CLASSES − 1, `rate` and `fit` also some below 0.
-    Where an encoder trains the prior as well, it asks for `parameters()` (torch tensors) and `to(device)`.
+    Where an encoder trains the prior as well, it asks for `parameters()` (torch tensors) and `to(device)`. Where there
+    is `divergence(mean, deviation)`, the closed form of KL(N(mean, deviation²) ‖ prior) in nats, elementwise,
+    variational encoders take it instead of an estimate. Where `conditional` is true its scale is meant to be told by
+    other latents: a hierarchical encoder then learns to tell it.
     """
 
     Options: ClassVar[type[Any]] = NoOptions
@@ -323,3 +363,18 @@ class Prior(Protocol):
 
     def sample(self, n: int, seed: int = 0) -> Any:
         """n draws [n], the same for the same seed. Raises NotImplementedError where the prior cannot generate."""
+
+
+class GenerativePrior(Prior, Protocol):
+    """A prior that learns to draw whole latents: by a network, which becomes a part of the fitted model."""
+
+    def build_network(self, latents: int) -> Any:
+        """A new torch module for that many latents; the model keeps it, so it is saved and compressed with it."""
+        ...
+
+    def fit_latents(self, network: Any, latents: Any, *, seed: int = 0, progress: Progress) -> None:
+        """Train the network, in place, on latents [n, k], draws of the posterior; the encoder is trained already."""
+
+    def sample_latents(self, network: Any, n: int, seed: int = 0) -> Any:
+        """n draws [n, k], the same for the same seed."""
+        ...

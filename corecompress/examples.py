@@ -41,8 +41,19 @@ def command_of(provided: Provided, registry: Registry) -> str:
     if provided.kind == "data":
         return f"corecompress data show {shlex.quote(example)}"
     recipe, data = split_example(example)
+    if generates(provided):
+        specs = f"{DATA}{shlex.quote(data or '')} --encoder {shlex.quote(recipe)} --prior gaussian"
+        return f"corecompress fit{specs} -o model"
     command = f"corecompress compress demo -o small -r {shlex.quote(recipe)}"
     return command if data is None else f"{command}{DATA}{shlex.quote(data)}"
+
+
+def generates(provided: Provided) -> bool:
+    """Whether it is an encoder that becomes a generative model."""
+    try:
+        return provided.kind == "encoder" and hasattr(provided.load(), "generate")
+    except CorecompressError:
+        return False
 
 
 def _takes(user: Provided, kind: str) -> bool:

@@ -48,7 +48,9 @@ class Lines(Silent):
         passed = time.monotonic() - self._last
         if passed > self.EVERY and self._total:
             left = passed * (self._total - self._done) / max(self._done - self._said, 1)
-            print(f"{self._what}: {100 * self._done / self._total:.0f} %, {left:.0f} s left", file=self._out)
+            share = 100 * self._done / self._total
+            guess = f", {left:.0f} s left" if share >= 1 else ""  # before that it would be days or nothing
+            print(f"{self._what}: {share:.0f} %{guess}", file=self._out)
             self._last, self._said = time.monotonic(), self._done
 
     def say(self, line: str) -> None:

@@ -1,5 +1,5 @@
 """Plugins that are broken on purpose, one or more for each check of the conformance kit: what the scaffold writes (or
-acme, for compressors of models), with one thing changed."""
+acme, for compressors of models, or GENERATIVE, for encoders that generate), with one thing changed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Broken(NamedTuple):
-    """kind: of the scaffold, "model" for acme-prune; check: what must notice; old, new: the change; hooks: whether it is
+    """kind: of the scaffold, "model" for acme-prune, "generative" for GENERATIVE; check: what must notice; old, new: the change; hooks: whether it is
     in the module with the hooks."""
 
     kind: str
@@ -27,6 +27,40 @@ PREPARE = "    def prepare(self, job):\n"
 THERE = "('fresh' in __import__('sys').argv[0])"
 """Whether it is the kit's other process."""
 REWRITE = "rewrite_checkpoint(job.source, out, self.prune, job.progress)"
+
+TEXT = "text(form=sentences, tokenizer=words, document=line):demo"
+GENERATIVE_HOOKS = f"""
+from corecompress import Component, hookimpl
+
+EXAMPLE = "acme-generative(steps=4, hidden=8, embedding=8, latents=4, batch=8) --data {TEXT}"
+
+
+@hookimpl
+def encoder_components():
+    return [Component("acme-generative", "acme_generative.generative:Small", "a small one", api=1, example=EXAMPLE)]
+"""
+GENERATIVE = """
+from corecompress import open_data
+from corecompress_generative.text.encoders import Lstm
+
+
+class Small(Lstm):
+    def fit(self, data, prior, *, seed=0, progress, **more):
+        return super().fit(data, prior, seed=seed, progress=progress, **more)
+
+    def save(self, folder):
+        super().save(folder)
+
+    def load(self, folder, prior):
+        super().load(folder, prior)
+
+    def generate(self, n, *, prompt=None, seed=0):
+        return super().generate(n, prompt=prompt, seed=seed)
+
+    def reconstruct(self, batch):
+        return super().reconstruct(batch)
+"""
+"""An encoder that generates, in a package of its own."""
 
 BROKEN = [
     # every component
@@ -90,6 +124,31 @@ BROKEN = [
     Broken("encoder", "repeats", "vectors * signs, np.float32)", f"vectors * signs, np.float32) * (1 + {THERE})"),
     Broken("encoder", "saves", 'return {{"basis": self.basis}}', 'return {{"basis": self.basis.tolist()}}'),
     Broken("encoder", "saves", '        self.basis = np.ascontiguousarray(state["basis"], np.float32)', "        pass"),
+    # encoders that generate
+    Broken("generative", "fits", "super().save(folder)", "super().save(folder)\n        (folder / 'more.pkl').touch()"),
+    Broken("generative", "repeats", "seed=seed, progress", f"seed=seed + {THERE}, progress"),
+    Broken(
+        "generative",
+        "loads",
+        "super().save(folder)",
+        "super().save(folder)\n        path = folder / 'config.json'\n"
+        "        path.write_text(path.read_text().replace('corecompress-text-vae', 'a-vae-of-acme'))",
+    ),
+    Broken("generative", "generates", "super().generate(n,", "super().generate(n - 1,"),
+    Broken("generative", "reconstructs", "super().reconstruct(batch)", "super().reconstruct(batch)[1:]"),
+    Broken(
+        "generative",
+        "compresses",
+        "super().load(folder, prior)",
+        "super().load(folder, prior)\n"
+        "        self.model.synthesis.logits.bias.data[5] += 99 * folder.name.startswith('small')",
+    ),
+    Broken(
+        "generative",
+        "refuses",
+        "return super().fit(data,",
+        f"data = data if hasattr(data, 'corpus') else open_data('{TEXT}')\n        return super().fit(data,",
+    ),
     # priors
     Broken(
         "prior",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from broken import BROKEN, Broken
+from broken import BROKEN, GENERATIVE, GENERATIVE_HOOKS, Broken
 
 from corecompress.plugins import Choice, choose
 from corecompress.scaffold import write_plugin
@@ -32,6 +32,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
             name, package = "acme-prune", "acme_compress"
             shutil.copytree(ACME / package, site / package)
             file = "prune"
+        elif broken.kind == "generative":
+            name, package, file = "acme-generative", "acme_generative", "generative"
+            (site / package).mkdir()
+            (site / package / "__init__.py").write_text(GENERATIVE_HOOKS)
+            (site / package / "generative.py").write_text(GENERATIVE)
         else:
             name = f"acme-{broken.kind}"
             package, file = name.replace("-", "_"), broken.kind

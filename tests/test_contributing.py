@@ -14,7 +14,16 @@ from corecompress.testing.runner import FOUND, checks_of  # noqa: F401  (fills C
 
 TEXT = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"<!-- (run|file: (\S+)) -->\n```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-PROTOCOLS = ("Data", "Encoder", "Prior", "Coder", "TensorCompressor", "ModelCompressor")
+PROTOCOLS = (
+    "Data",
+    "Encoder",
+    "GenerativeEncoder",
+    "Prior",
+    "GenerativePrior",
+    "Coder",
+    "TensorCompressor",
+    "ModelCompressor",
+)
 
 
 def section(title: str, mark: str = "##") -> str:

@@ -227,3 +227,11 @@ def test_a_liar_is_caught(site: Site, refused, small: Path, tmp_path: Path) -> N
     line = refused("compress", small, "-o", tmp_path / "out", "-r", "liar", **site.environment)
     assert "other bits" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_no_module_takes_the_name_of_a_function() -> None:
+    import importlib
+    import pkgutil
+
+    package = importlib.import_module("corecompress")
+    assert not {module.name for module in pkgutil.iter_modules(package.__path__)} & set(package.__all__)

@@ -18,7 +18,9 @@ VERBS = {
     "evaluate": "Hold a compressed folder against its original: perplexity, KL, cosine, agreement.",
     "compare": "Run several recipes and draw bytes against quality.",
     "benchmark": "Time loading, latency and throughput of a compressed folder against its original.",
-    "fit": "Train an encoder and its prior on data, for recipes that name the result.",
+    "fit": "Train an encoder and its prior on data: a codec for recipes, or a generative model.",
+    "generate": "Draw new samples from a fitted model: text lines or images.",
+    "reconstruct": "Show samples beside what a fitted model makes of them.",
     "data": "Show data as a model will see it.",
     "plugins": "List plugins, and show a component's options.",
 }

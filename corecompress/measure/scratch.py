@@ -1,4 +1,4 @@
-"""A folder for what an evaluation needs on disk. It goes with the evaluation, or when the next one begins."""
+"""A folder for what an evaluation needs on disk. It goes with it, at the latest when the next one begins."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from corecompress.components import DataReport
-from corecompress.fit import Fitted
+from corecompress.fitting import Fitted
+from corecompress.generation import Written
 from corecompress.measure.benchmark import Benchmark
 from corecompress.measure.evaluate import Evaluation
 from corecompress.plugins import Plugin, Provided
@@ -262,6 +263,12 @@ def fitted_table(found: Fitted) -> RenderableType:
         table.add_row(name, human_figure(value) if isinstance(value, float) else _figure(value))
     line = f"{found.path}: {found.encoder} with prior {found.prior}, {human_bytes(found.bytes)}"
     return Group(table, Text(f"{line}, in {human_seconds(found.seconds)}"))
+
+
+def written_table(found: Written) -> RenderableType:
+    """Which files hold the samples."""
+    more = f" and {len(found.files) - 1} more files" if len(found.files) > 1 else ""
+    return Text(f"{found.model}: {found.samples} samples in {found.files[-1]}{more}")
 
 
 def evaluation_table(found: Evaluation) -> RenderableType:

@@ -12,7 +12,7 @@ In a plugin's own tests:
     def test_conformance(check):
         check()
 
-A file a kind: common.py (all), data.py, encoder.py, prior.py, compressor.py and robustness.py
+A file a kind: common.py (all), data.py, encoder.py, generative.py, prior.py, compressor.py and robustness.py
 (those that code tensors), model_compressor.py. A check is a function
 that raises CheckFailed; kit.py says what it gets. Importing this module imports nothing else.
 """

@@ -8,7 +8,7 @@ import sys
 import types
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from corecompress.components import Data, Encoder, ModelCompressor, Prior, TensorCompressor
+from corecompress.components import Data, Encoder, GenerativeEncoder, ModelCompressor, Prior, TensorCompressor
 from corecompress.errors import CorecompressError
 from corecompress.plugins import registry
 from corecompress.recipe import Spec, build_options, parse_spec
@@ -24,6 +24,7 @@ HEAVY = frozenset(
 PROTOCOLS = {
     "data": Data,
     "encoder": Encoder,
+    "generative": GenerativeEncoder,
     "prior": Prior,
     "tensor": TensorCompressor,
     "model": ModelCompressor,
@@ -66,7 +67,8 @@ def target(subject: Subject) -> None:
 def methods(subject: Subject) -> str | None:
     """Arguments with a default may be left out: within one HOOK_API a method may gain such."""
     protocol, found, without = PROTOCOLS[subject.scope], subject.provided.load(), []
-    for name, wanted in vars(protocol).items():
+    wanted_methods = {name: found for base in reversed(protocol.__mro__) for name, found in vars(base).items()}
+    for name, wanted in wanted_methods.items():
         if name.startswith("_") or not inspect.isfunction(wanted):
             continue
         method = getattr(found, name, None)
@@ -125,12 +127,14 @@ def _known(kind: Any) -> bool:
 @check("example", "its example runs", "any")
 def example(subject: Subject) -> str:
     from corecompress import api
-    from corecompress.testing import compressor, samples
+    from corecompress.testing import compressor, generative, samples
 
     if not subject.example:
         return f"no installed compressor takes {subject.provided.kind} components, so there is nothing to run"
     if subject.provided.kind == "data":
         api.describe_data(subject.example)
+    elif subject.scope == "generative":
+        generative.fitted(subject)
     else:
         out = subject.place("example")
         source = compressor.model(subject) if subject.scope == "tensor" else samples.MODEL

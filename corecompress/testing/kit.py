@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from corecompress.errors import CorecompressError
-from corecompress.examples import example_of, split_example
+from corecompress.examples import example_of, generates, split_example
 from corecompress.plugins import Provided, registry
 from corecompress.recipe import Recipe, Spec, build, parse, parse_data
 
-Scope = Literal["any", "data", "encoder", "prior", "tensor", "model"]
-"""What a check is for: every component, a kind, or one of the two scopes of compressors."""
+Scope = Literal["any", "data", "encoder", "generative", "prior", "tensor", "model"]
+"""What a check is for: every component, a kind (encoders that generate are one of their own), or one of the two scopes
+of compressors."""
 
 Made = TypeVar("Made")
 
@@ -44,8 +45,11 @@ class Subject:
     @property
     def scope(self) -> Scope:
         """Its kind; of a compressor "tensor" or "model" (tensor where it does not load: then that is the finding)."""
-        if self.provided.kind != "compressor":
-            return self.provided.kind
+        kind = self.provided.kind
+        if kind == "encoder":
+            return "generative" if generates(self.provided) else "encoder"
+        if kind != "compressor":
+            return kind
         try:
             return "model" if getattr(self.provided.load(), "scope", "tensor") == "model" else "tensor"
         except CorecompressError:

@@ -10,7 +10,16 @@ from pathlib import Path
 
 from corecompress.errors import CorecompressError
 from corecompress.plugins import Plugin, Provided, registry
-from corecompress.testing import common, compressor, data, encoder, model_compressor, prior, robustness  # noqa: F401
+from corecompress.testing import (  # noqa: F401
+    common,
+    compressor,
+    data,
+    encoder,
+    generative,
+    model_compressor,
+    prior,
+    robustness,
+)
 from corecompress.testing.kit import CHECKS, Check, CheckFailed, Outcome, Subject
 
 FOUND = "found"

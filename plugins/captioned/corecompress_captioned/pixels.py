@@ -14,6 +14,9 @@ from PIL import Image
 from corecompress.checkpoint import Checkpoint
 from corecompress.errors import CorecompressError
 
+GREY = frozenset(("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L"))
+"""Pillow's modes without colour."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -28,9 +31,9 @@ class Preprocessing:
     std: tuple[float, ...]
     filter: int
 
-    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
-        """float32 [channels, height, width]."""
-        image = image.convert("L" if self.channels == 1 else "RGB")
+    def shaped(self, image: Image.Image, where: str) -> NDArray[np.uint8]:
+        """uint8 [height, width, channels]. Raises CorecompressError for a mode without an agreed range."""
+        image = _eight_bits(image, where).convert("L" if self.channels == 1 else "RGB")
         height, width = self.resize
         if self.shortest:
             scale = height / min(image.size)
@@ -39,16 +42,34 @@ class Preprocessing:
             image = image.resize((width, height), Image.Resampling(self.filter))
         top, left = (height - self.crop[0]) // 2, (width - self.crop[1]) // 2
         image = image.crop((left, top, left + self.crop[1], top + self.crop[0]))
-        values = np.asarray(image, np.float32).reshape(*self.crop, self.channels) / 255
-        values = (values - np.float32(self.mean)) / np.float32(self.std)
-        return np.ascontiguousarray(values.transpose(2, 0, 1), np.float32)
+        return np.asarray(image).reshape(*self.crop, self.channels)
+
+    def normalised(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 [n, height, width, channels] as float32 [n, channels, height, width]."""
+        values = (pixels.astype(np.float32) / 255 - np.float32(self.mean)) / np.float32(self.std)
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2), np.float32)
+
+
+def _eight_bits(image: Image.Image, where: str) -> Image.Image:
+    """Transparency laid on white, 16 bits scaled to 8: what Pillow's own conversion drops or cuts off."""
+    if image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, "white")
+        ground.alpha_composite(image.convert("RGBA"))
+        return ground
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
+            raise CorecompressError(f"{where}: mode {image.mode} has no agreed range; save it with 8 or 16 bits")
+        return Image.fromarray(np.round(values / 257).astype(np.uint8))
+    return image
 
 
 def preprocessing(
     checkpoint: Checkpoint | None, size: int | None, natural: tuple[int, int], grey: bool
 ) -> Preprocessing:
-    """What the checkpoint asks for. size: another edge than that; natural, grey: of the data's first image, for
-    when no checkpoint says more. Raises CorecompressError for a preprocessor_config.json that can't be read."""
+    """What the checkpoint asks for. size: another edge than that; natural, grey: size of the first image, and whether
+    all are grey, for when no checkpoint says more. Raises CorecompressError for a preprocessor_config.json that can't
+    be read."""
     config = {} if checkpoint is None else _image_config(checkpoint.config)
     path = None if checkpoint is None else Path(checkpoint.folder) / "preprocessor_config.json"
     said = _read(path) if path is not None and path.exists() else {}

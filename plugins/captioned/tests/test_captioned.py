@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -95,6 +96,86 @@ def test_digits_evaluate_an_image_classifier(tmp_path: Path) -> None:
     )
 
 
+def test_sizes_and_modes_are_counted_and_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    made = [
+        Image.new("RGB", (8, 8), (255, 0, 0)),
+        Image.new("RGBA", (8, 8), (255, 0, 0, 0)),
+        Image.new("L", (9, 7), 51),
+    ]
+    made += [Image.fromarray(np.full((8, 8), 0x3333, np.uint16)), Image.new("P", (8, 8)), Image.new("CMYK", (8, 8))]
+    for n, image in enumerate(made):
+        image.save(tmp_path / f"{n}.{'tif' if image.mode == 'CMYK' else 'png'}")
+    data = corecompress.open_data(f"captioned(calibration=1, evaluation=0):{tmp_path}")
+    batch = next(iter(data.batches(0)))
+    list(data.batches(0))
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "6 images of 2 sizes and 6 modes, all made 8 × 8 RGB: 1 resized" in lines[0]
+    assert "1 from mode RGBA" in data.report().figures["converted"]
+    pixels = dict(zip(batch["document"].tolist(), batch["pixel_values"], strict=True))
+    np.testing.assert_allclose(pixels[0][:, 0, 0], [1, 0, 0])
+    np.testing.assert_allclose(pixels[1], 1)  # transparent: white, not the red below
+    np.testing.assert_allclose(pixels[2], 0.2)
+    np.testing.assert_allclose(pixels[3], 0.2)  # 16 bits
+
+
+def test_classes_are_labels_and_splits_need_no_captions(tmp_path: Path) -> None:
+    folder = pictures(tmp_path)
+    batch = next(iter(corecompress.open_data(f"captioned(size=8):{folder}").batches(0)))
+    assert batch["label"].dtype == np.int64
+    assert [("blue dog", "red cat")[n] for n in batch["label"]] == [str(c) for c in batch["caption"]]
+    without = next(iter(corecompress.open_data(f"captioned(size=8, captions=off):{folder}").batches(0)))
+    assert set(without) == {"pixel_values", "document", "label"}
+
+
+def test_captions_beside_images_and_in_tables(tmp_path: Path) -> None:
+    beside, table = tmp_path / "beside", tmp_path / "table"
+    for folder in (beside, table):
+        (folder / "train").mkdir(parents=True)
+        for n in range(4):
+            Image.new("RGB", (4, 4), (n, 0, 0)).save(folder / "train" / f"{n}.png")
+            (folder / "train" / f"{n}.txt").write_text(f" picture\n{n}", encoding="utf-8")
+    (table / "metadata.csv").write_text(
+        "file_name,words,label\n" + "".join(f'train/{n}.png,"图 {n}, red",{10 - n}\n' for n in range(4)), "utf-8"
+    )
+    every = "calibration=1, evaluation=0"
+    first = next(iter(corecompress.open_data(f"captioned({every}):{beside}").batches(0)))
+    assert {str(c) for c in first["caption"]} == {f"picture {n}" for n in range(4)}
+    assert "label" not in first
+    data = corecompress.open_data(f"captioned({every}, caption_column=words):{table}")
+    second = next(iter(data.batches(0)))
+    assert data.source.classes == ("7", "8", "9", "10")
+    assert {(str(c), int(n)) for c, n in zip(second["caption"], second["label"], strict=True)} == {
+        (f"图 {n}, red", 3 - n) for n in range(4)
+    }
+
+
+def test_missing_captions_name_the_file_and_the_mend(tmp_path: Path) -> None:
+    for n in range(3):
+        Image.new("RGB", (4, 4), (n, 0, 0)).save(tmp_path / f"{n}.png")
+    assert "caption" not in next(iter(corecompress.open_data(f"captioned:{tmp_path}").batches(0, "calibration")))
+    with pytest.raises(CorecompressError, match=r"0\.png: has no caption, like 3 of 3 .* give it a 'text'"):
+        corecompress.open_data(f"captioned(captions=required):{tmp_path}")
+    (tmp_path / "metadata.jsonl").write_text(
+        "\n".join(json.dumps({"file_name": f"{n}.png", "text": None if n == 1 else f"x {n}"}) for n in range(3))
+    )
+    with pytest.raises(CorecompressError, match=r"1\.png: has no caption, like 1 of 3 .* or captions=off"):
+        corecompress.open_data(f"captioned:{tmp_path}")
+
+
+def test_a_second_pass_equals_the_first_also_where_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = f"captioned(size=8, batch=4):{pictures(tmp_path)}"
+    kept = corecompress.open_data(spec)
+    first, second = (list(kept.batches(1, "training")) for _ in range(2))
+    monkeypatch.setattr("corecompress_captioned.data.KEPT", 0)
+    third = list(corecompress.open_data(spec).batches(1, "training"))
+    for one, *others in zip(first, second, third, strict=True):
+        for other in others:
+            assert all((one[name] == other[name]).all() for name in one)
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -102,6 +183,10 @@ def test_digits_evaluate_an_image_classifier(tmp_path: Path) -> None:
         (lambda p: _folder(p / "empty", {}), "holds no image"),
         (lambda p: _folder(p / "broken", {"a.png": b"\x00\x01"}), "no image that can be read"),
         (lambda p: _folder(p / "rows", {"metadata.jsonl": b"[1]\n"}), "line 1"),
+        (lambda p: _folder(p / "latin", {"metadata.jsonl": b'{"file_name": "\xe9"}\n'}), "no UTF-8"),
+        (lambda p: _folder(p / "float", {"a.tif": _saved(Image.new("F", (4, 4)), "TIFF")}), "no agreed range"),
+        (lambda p: _folder(p / "cut", {"a.png": _saved(Image.effect_noise((64, 64), 9), "PNG")[:900]}), "can be read"),
+        (lambda p: _folder(p, {"a.png": b""}) / "a.png", "give the folder"),
         (lambda p: _folder(p / "gone", {"metadata.jsonl": b'{"file_name": "x.png"}\n'}), "which isn't there"),
     ],
 )
@@ -111,8 +196,14 @@ def test_bad_input_is_one_line(tmp_path: Path, make, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def _saved(image: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
 def _folder(folder: Path, files: dict[str, bytes]) -> Path:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return folder

@@ -7,12 +7,12 @@ by knowing the family.
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+from corecompress.training.quiet import quiet
 
 Field = tuple[str, ...]
 """A place in a configuration: ("num_hidden_layers",) or ("text_config", "num_hidden_layers")."""
@@ -21,26 +21,6 @@ Shapes = dict[str, tuple[int, ...]]
 FFN = ("intermediate_size", "n_inner", "d_ff", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "hidden_dim")
 HEADS = ("num_attention_heads", "encoder_attention_heads", "decoder_attention_heads")
 """What configurations call a width, beside the names that their attribute_map gives."""
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' and accelerate's remarks and bars: what matters of them is checked and said here."""
-    from transformers.utils import logging as theirs
-
-    before, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    accelerate = logging.getLogger("accelerate")
-    level = accelerate.level
-    theirs.set_verbosity(theirs.CRITICAL)
-    theirs.disable_progress_bar()
-    accelerate.setLevel("ERROR")
-    try:
-        yield
-    finally:
-        theirs.set_verbosity(before)
-        accelerate.setLevel(level)
-        if bars:
-            theirs.enable_progress_bar()
 
 
 def leaves(tree: Mapping[str, Any], above: Field = ()) -> Iterator[tuple[Field, Any]]:

@@ -13,9 +13,9 @@ import torch
 from corecompress.checkpoint import Checkpoint
 from corecompress.errors import CorecompressError
 from corecompress.report.units import human_figure, human_seconds
-from corecompress_distill.checkpoints import State
-from corecompress_distill.configs import quiet
-from corecompress_distill.plot import plot_losses
+from corecompress.training.checkpoints import State
+from corecompress.training.plot import plot_losses
+from corecompress.training.quiet import quiet
 
 LOG, PLOT = "distillation.json", "distillation.png"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

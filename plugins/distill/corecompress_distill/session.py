@@ -17,8 +17,8 @@ from corecompress.hashing import hash_file
 from corecompress.hf.load import load_model
 from corecompress.measure.outputs import pooling_of
 from corecompress.measure.task import Task, task_of
+from corecompress.training.quiet import quiet
 from corecompress_distill.axes import find_axes, proven
-from corecompress_distill.configs import quiet
 from corecompress_distill.devices import make_accelerator
 from corecompress_distill.inputs import Feeder, Inputs
 from corecompress_distill.model import Distillation
@@ -177,7 +177,7 @@ def _interleaved(teacher: Any, inputs: Inputs) -> bool:
 
 
 def _schedule(job: Job, options: Options, samples: Samples, batch: int, task: Task) -> Schedule:
-    epochs = options.epochs or (8.0 if task == "sentence-encoder" else 3.0)
+    epochs = options.epochs or (20.0 if task == "sentence-encoder" else 3.0)
     steps = options.steps or max(1, math.ceil(epochs * samples.size[0] / batch))
     encoder = task in ("sentence-encoder", "masked-lm")
     return Schedule(

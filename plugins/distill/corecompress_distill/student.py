@@ -11,8 +11,9 @@ import torch
 
 from corecompress.errors import CorecompressError
 from corecompress.hf.load import load_model
+from corecompress.training.quiet import quiet
 from corecompress_distill.axes import Axes, Kind, Widths, config_values, cut, find_axes, proven
-from corecompress_distill.configs import Field, changed, quiet, value_of
+from corecompress_distill.configs import Field, changed, value_of
 from corecompress_distill.importance import Activations, block_influence
 from corecompress_distill.options import Options
 from corecompress_distill.structure import Stack, find_stacks

@@ -12,7 +12,7 @@ import torch
 
 from corecompress.components import Progress
 from corecompress.errors import CorecompressError
-from corecompress_distill.checkpoints import Checkpoints, State
+from corecompress.training.checkpoints import Checkpoints, State
 from corecompress_distill.inputs import Inputs
 
 

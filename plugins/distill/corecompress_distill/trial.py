@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from corecompress.errors import CorecompressError
-from corecompress_distill.checkpoints import Checkpoints, State
-from corecompress_distill.configs import quiet
+from corecompress.training.checkpoints import Checkpoints, State
+from corecompress.training.quiet import quiet
 from corecompress_distill.inputs import Inputs
 from corecompress_distill.output import stored_dtype, write_student
 from corecompress_distill.session import Session

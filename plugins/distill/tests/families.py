@@ -68,7 +68,7 @@ def save(folder: Path, family: str, change: Callable[[Any], None] | None = None,
     """A checkpoint with weights large enough that blocks differ, and its tokenizer. change: alters the model first."""
     import torch
 
-    from corecompress_distill.configs import quiet
+    from corecompress.training.quiet import quiet
 
     torch.manual_seed(seed)
     with quiet(), torch.no_grad():

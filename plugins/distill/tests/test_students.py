@@ -12,7 +12,7 @@ from families import FAMILIES, save
 
 import corecompress
 from corecompress.errors import CorecompressError
-from corecompress_distill.configs import quiet
+from corecompress.training.quiet import quiet
 
 
 def distilled(source: Path, options: str, data: str, out: Path, **more: Any) -> Any:

@@ -234,7 +234,7 @@ def test_a_plan_says_what_it_will_cost_and_keeps_nothing(bert: Path, text: str, 
 
 
 def test_the_student_can_be_coded(bert: Path, text: str, tmp_path: Path) -> None:
-    from corecompress_distill.configs import quiet
+    from corecompress.training.quiet import quiet
 
     out = tmp_path / "out"
     summary = corecompress.compress(bert, out, "distill(layers=2, steps=2) | lossless", data=text, evaluated=False)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from functools import cached_property
 from importlib import metadata
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -85,6 +86,14 @@ class Text:
     def corpus(self) -> Prepared:
         """The prepared corpus, made on first use."""
         return prepared(cache_folder() / "text" / self._digest(), self.source, self.options, self.wanted)
+
+    def save_preprocessing(self, folder: Path) -> None:
+        """Write the tokenizer of the batches into `folder`, as an ordinary Hugging Face tokenizer; of vectors, none."""
+        if self.wanted.form == "vectors":
+            return
+        trained = self.wanted.tokenizer in vocabulary.TRAINED
+        where = str(self.corpus.folder / "tokenizer") if trained else self.wanted.tokenizer
+        vocabulary.load(where).save_pretrained(str(folder))
 
     def batches(self, seed: int, split: str = "calibration", start: int = 0) -> Iterator[Batch]:
         """The split's batches from number `start` on, in an order that the seed gives.
@@ -180,12 +189,11 @@ def _check_reads_text(checkpoint: Checkpoint | None) -> None:
     """Raises CorecompressError for a model that no text goes into: neither a tokenizer nor a vocabulary of its own."""
     if checkpoint is None or vocabulary.has_files(checkpoint.folder):
         return
-    if not any(
-        "vocab_size" in part for part in (checkpoint.config, *checkpoint.config.values()) if isinstance(part, dict)
-    ):
+    parts = [part for part in (checkpoint.config, *checkpoint.config.values()) if isinstance(part, dict)]
+    if not any("vocab_size" in part for part in parts):
         raise CorecompressError(
-            f"{checkpoint.name}: takes no text (it has neither a tokenizer nor a vocabulary); give it images, "
-            "for example --data captioned:DIR"
+            f"{checkpoint.name}: takes no text (it has neither a tokenizer nor a vocabulary); "
+            "give it images, for example --data captioned:DIR"
         )
 
 

@@ -28,6 +28,12 @@ def prior_components() -> list[Component]:
             "hyper-latents (scale classes) first, then learned, counted tables for each",
             api=1,
         ),
+        Component(
+            "gan",
+            "corecompress_vae.priors.gan:Gan",
+            "new latents from a generator and a critic (WGAN-GP); a Gaussian where rates are asked for",
+            api=1,
+        ),
     ]
 
 
@@ -47,7 +53,7 @@ def encoder_components() -> list[Component]:
             "corecompress_vae.encoders.mlp:MlpVae",
             "analysis and synthesis networks on chunks of 16",
             api=1,
-            example="vae(bits=8, encoder=mlp-vae(steps=100))",
+            example="vae(bits=8, encoder=mlp-vae(steps=100))",  # its networks are 67 kB, and tiny models are not larger
         ),
     ]
 

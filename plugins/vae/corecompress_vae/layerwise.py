@@ -25,8 +25,10 @@ import numpy as np
 import torch
 
 from corecompress.components import Job
-from corecompress_vae import calibrate as gradients
+from corecompress_vae.calibrate import digest_of, factor, save
+from corecompress_vae.passes import batches, can_read, pieces
 from corecompress_vae.skeleton import Call, CantWalk, Walk
+from corecompress_vae.watch import Watch
 
 FORMAT = 1
 LOGITS = 256
@@ -42,14 +44,14 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
     None, and a line that says why, for a model that is no stack of blocks or takes nothing of what the data hold.
     Raises CorecompressError for too little text.
     """
-    folder = job.cache / f"layers-{FORMAT}-{gradients._digest(job, tokens)}"
+    folder = job.cache / f"layers-{FORMAT}-{digest_of(job, tokens)}"
     if (folder / "done.json").exists():
         return folder
     try:
         walk = Walk(job.source)
         takes = inspect.signature(walk.model.forward).parameters
-        first = next(gradients._batches(job), {})
-        if not gradients.can_read(walk.model, first):
+        first = next(batches(job), {})
+        if not can_read(walk.model, first):
             raise CantWalk(f"its forward takes nothing of what --data holds ({', '.join(first)})")
         folder.mkdir(parents=True, exist_ok=True)
         seen = _Calibration(job, walk, folder, tokens).run(takes)
@@ -91,7 +93,7 @@ class _Calibration:
 
     def __init__(self, job: Job, walk: Walk, folder: Path, tokens: int | None):
         self.job, self.walk, self.folder, self.tokens = job, walk, folder, tokens
-        self.watch = gradients._Watch(walk.model)
+        self.watch = Watch(walk.model)
         self.generator = torch.Generator().manual_seed(job.seed)
         self.pieces: list[Piece] = []
         self.hidden = _Hidden(job.scratch / "hidden.f32")
@@ -116,7 +118,7 @@ class _Calibration:
         """Embeddings and the first block."""
         self.walk.fill(None)
         self.walk.fill(0)
-        for part, count in gradients.pieces(self.job, self.tokens):
+        for part, count in pieces(self.job, self.tokens):
             inputs = {key: value for key, value in part.items() if key in takes}
             out, calls = self.walk.enter(inputs)
             mask = part.get("attention_mask", torch.ones(out.shape[:2])).bool()
@@ -191,5 +193,5 @@ class _Calibration:
         for parameter, sums in self.watch.collect():
             name = self.walk.names.get(parameter)
             if name is not None:
-                found = replace(gradients.factor(sums), turned=parameter in self.watch.turned)
-                gradients.save(self.folder, name, found)
+                found = replace(factor(sums), turned=parameter in self.watch.turned)
+                save(self.folder, name, found)

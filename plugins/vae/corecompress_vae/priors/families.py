@@ -19,6 +19,12 @@ class Gaussian(ShapePrior):
     def _cdf(self, x: torch.Tensor) -> torch.Tensor:
         return torch.special.ndtr(x)
 
+    def divergence(self, mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+        """KL(N(mean, deviation²) ‖ N(0, σ²)) in nats, elementwise."""
+        scale = self.log_scale.exp().to(mean)
+        ratio = (deviation / scale).square()
+        return 0.5 * (ratio + (mean / scale).square() - 1 - ratio.log())
+
 
 class Laplace(ShapePrior):
     """Laplacian: what weights look like that were trained with sparsity in mind, or were pruned softly."""

@@ -48,6 +48,7 @@ class Hierarchical(LogisticMixture):
 
     Options: ClassVar[type[Any]] = Options
     counted: ClassVar[bool] = True
+    conditional: ClassVar[bool] = True
 
     def __init__(self, options: Any = None):
         super().__init__(options)

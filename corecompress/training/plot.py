@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from corecompress.report.plots import COLOURS, GREY
-from corecompress_distill.checkpoints import State
+from corecompress.training.checkpoints import State
 
 SMOOTH = 50
 """The line through the steps is a mean over about a fiftieth of them."""

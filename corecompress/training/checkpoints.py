@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from corecompress.errors import CorecompressError
 from corecompress.journal import sync
-from corecompress_distill.configs import quiet
+from corecompress.training.quiet import quiet
 
 STATE = "training.json"
 

@@ -2,7 +2,8 @@
 
     data ─► encoder.fit(data, prior) ─► OUT/encoder.json (who it is) and OUT/encoder.safetensors (what it knows)
 
-The arrays are named encoder.* and prior.*, as the components' state dicts name them.
+The arrays are named encoder.* and prior.*, as the components' state dicts name them. A generative encoder writes a
+Hugging Face checkpoint beside encoder.json instead.
 """
 
 from __future__ import annotations
@@ -75,10 +76,14 @@ def fit(
         found = learner.fit(data, model, seed=settings.seed, target_loss=target_loss, progress=progress, **more)
         shutil.rmtree(scratch, ignore_errors=True)
         figures = dict(found or {})
-        write_arrays(partial / ARRAYS, _arrays(encoder=learner, prior=model))
-        record = {"format": FORMAT, **identity, "sha256": hash_file(partial / ARRAYS), "figures": figures}
+        record = {"format": FORMAT, **identity, "figures": figures}
+        if hasattr(learner, "save"):
+            learner.save(partial)
+        else:
+            write_arrays(partial / ARRAYS, _arrays(encoder=learner, prior=model))
+            record["sha256"] = hash_file(partial / ARRAYS)
         (partial / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    size = sum((out / name).stat().st_size for name in (RECORD, ARRAYS))
+    size = sum(path.stat().st_size for path in out.iterdir())
     return Fitted(str(out), encoder, prior, data_spec, figures, size, time.monotonic() - began)
 
 

@@ -1,0 +1,122 @@
+"""Latents to token logits: word after word (LSTM), or all positions at once (graph attention)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from corecompress_generative.config import TextVaeConfig
+
+
+class LstmSynthesis(nn.Module):
+    """Every step sees the word before it and the latents."""
+
+    def __init__(self, config: TextVaeConfig):
+        super().__init__()
+        width, hidden = config.options["embedding"], config.options["hidden"]
+        self.config = config
+        self.words = nn.Embedding(config.vocab_size, width)
+        self.start = nn.Linear(config.latents, 2 * hidden)
+        self.lstm = nn.LSTM(width + config.latents, hidden, batch_first=True)
+        self.logits = nn.Linear(hidden, config.vocab_size)
+
+    def forward(self, z: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """latents [n, k], the words before [n, t] -> logits [n, t, vocabulary]."""
+        found, _ = self._steps(z, ids, self._begin(z))
+        return found
+
+    def _begin(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h, c = self.start(z).chunk(2, 1)
+        return torch.tanh(h)[None].contiguous(), c[None].contiguous()
+
+    def _steps(self, z: torch.Tensor, ids: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+        inputs = torch.cat([self.words(ids), z[:, None].expand(-1, ids.shape[1], -1)], 2)
+        out, state = self.lstm(inputs, state)
+        return self.logits(out), state
+
+    def write(self, z: torch.Tensor) -> torch.Tensor:
+        """The likeliest word after word, int64 [n, length − 1]."""
+        ids, state = torch.full((len(z), 1), self.config.bos_token_id, device=z.device), self._begin(z)
+        found = []
+        for _ in range(self.config.length - 1):
+            logits, state = self._steps(z, ids, state)
+            ids = logits.argmax(2)
+            found.append(ids)
+        return torch.cat(found, 1)
+
+
+class GatSynthesis(nn.Module):
+    """A graph over the positions of a sentence: each has a slice of what the latents say, and hears its neighbours.
+
+    Edges go to all positions within a window, and to the `nearest` whose features are most alike, if any; they
+    depend on the latents alone, never on the sentence. The offset of two positions is the edge's feature.
+    """
+
+    def __init__(self, config: TextVaeConfig):
+        super().__init__()
+        options = config.options
+        self.config, self.positions = config, config.length - 1
+        self.width, self.window, self.nearest = options["hidden"], options["window"], options["nearest"]
+        self.nodes = nn.Linear(config.latents, self.positions * self.width)
+        self.blocks = nn.ModuleList(_Block(self.width, options["heads"], self.window) for _ in range(options["layers"]))
+        self.norm = nn.LayerNorm(self.width)
+        self.logits = nn.Linear(self.width, config.vocab_size)
+
+    def forward(self, z: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """latents [n, k] -> logits [n, t, vocabulary]; of the words before only their number t counts."""
+        x = self.nodes(z).view(-1, self.width)
+        edges, offsets = self._edges(x, len(z))
+        for block in self.blocks:
+            x = block(x, edges, offsets)
+        x = self.norm(x).view(len(z), self.positions, self.width)
+        found: torch.Tensor = self.logits(x[:, : ids.shape[1]])
+        return found
+
+    def _edges(self, x: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(edges [2, e], offset of each, one-hot [e, 2 · window + 2]; the last for those that are only alike)."""
+        at = torch.arange(self.positions, device=x.device)
+        offset = at[None] - at[:, None]
+        source, target = torch.nonzero(offset.abs() <= self.window, as_tuple=True)
+        kinds = offset[source, target] + self.window
+        first = self.positions * torch.arange(n, device=x.device)[:, None]
+        edges = torch.stack([(source[None] + first).flatten(), (target[None] + first).flatten()])
+        kinds = kinds.repeat(n)
+        if self.nearest:
+            more = self._alike(x.detach().view(n, self.positions, -1), offset, first)
+            edges, kinds = (
+                torch.cat([edges, more], 1),
+                torch.cat([kinds, kinds.new_full(more.shape[1:], 2 * self.window + 1)]),
+            )
+        return edges, nn.functional.one_hot(kinds, 2 * self.window + 2).to(x.dtype)
+
+    def _alike(self, x: torch.Tensor, offset: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        """Edges [2, e] to every position from those beyond the window that are most alike."""
+        distances = torch.cdist(x, x).masked_fill(offset.abs() <= self.window, float("inf"))
+        count = min(self.nearest, max(0, self.positions - 2 * self.window - 1))
+        near = distances.topk(count, largest=False).indices  # [n, positions, count]
+        targets = torch.arange(self.positions, device=x.device)[None, :, None].expand_as(near)
+        return torch.stack([(near + first[:, :, None]).flatten(), (targets + first[:, :, None]).flatten()])
+
+    def write(self, z: torch.Tensor) -> torch.Tensor:
+        """The likeliest word of every position, int64 [n, length − 1]."""
+        ids = torch.empty(len(z), self.positions, device=z.device)
+        return self(z, ids).argmax(2)
+
+
+class _Block(nn.Module):
+    """Graph attention, then a feed-forward network for each node, both residual."""
+
+    def __init__(self, width: int, heads: int, window: int):
+        from torch_geometric.nn import GATv2Conv
+
+        super().__init__()
+        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = GATv2Conv(width, width // heads, heads, add_self_loops=False, edge_dim=2 * window + 2)
+        self.network = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: torch.Tensor, edges: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        x = x + self.attention(self.first(x), edges, offsets)
+        found: torch.Tensor = x + self.network(self.second(x))
+        return found

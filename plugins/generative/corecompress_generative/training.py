@@ -1,0 +1,190 @@
+"""The training of every encoder here, on one page.
+
+for every batch and player:  loss ─► backward ─► clip ─► Adam;  now and then a look at the evaluation split
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from corecompress.components import Progress
+from corecompress.errors import CorecompressError
+from corecompress.training.checkpoints import Checkpoints, State
+from corecompress_generative.model import Inputs
+
+LOOKS = 10
+"""At the evaluation split, and checkpoints, in a training."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """steps: updates; rate: Adam's highest learning rate; settled: share of the steps after which the loss on the
+    evaluation split means something (annealing is over); best: whether the step with the lowest such loss is taken in
+    the end, else the last; target: that loss, in bits a value, to stop at; seconds: time after which it stops."""
+
+    steps: int
+    rate: float
+    clip: float = 5.0
+    settled: float = 0.0
+    best: bool = True
+    target: float | None = None
+    seconds: float | None = None
+
+    @property
+    def every(self) -> int:
+        """Updates between two looks."""
+        return max(1, self.steps // LOOKS)
+
+    def rate_at(self, step: int) -> float:
+        """Constant, then down to a twentieth along half a cosine in the last third."""
+        late = max(0.0, 3 * step / self.steps - 2)
+        return self.rate * (0.05 + 0.475 * (1 + math.cos(math.pi * late)))
+
+
+class Player(torch.nn.Module):
+    """What learns: a module whose forward pass is a loss. A GAN has two, which take turns."""
+
+    betas = (0.9, 0.999)
+
+    def trained(self) -> Sequence[torch.nn.Parameter]:
+        """What its optimizer moves."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def begin(self, share: float, before: float) -> None:
+        """Called before the update at `share` of the training, the last one having been at `before`."""
+
+    def forward(self, batch: Inputs, share: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """(loss, parts to show) of a batch, at `share` of the training (0 … 1)."""
+        raise NotImplementedError
+
+
+def train(
+    players: Sequence[Player],
+    feed: Callable[[int], Iterator[Inputs]],
+    look: Callable[[], dict[str, float]],
+    plan: Plan,
+    scratch: Path | None,
+    progress: Progress,
+) -> State:
+    """Train; feed(step): batches from that update on; look(): {"loss": bits a value, "rate": …, "distortion": …}.
+
+    Goes on from the last checkpoint in `scratch`. A loss that is no number ends it at the last good checkpoint. Raises
+    CorecompressError when there is none, and where the target was not reached.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator()
+    optimizers = [torch.optim.Adam(player.trained(), lr=plan.rate, betas=player.betas) for player in players]
+    ready = accelerator.prepare(*players, *optimizers)
+    modules, optimizers = ready[: len(players)], list(ready[len(players) :])
+    kept = None if scratch is None else Checkpoints(scratch, accelerator)
+    last = None if kept is None else kept.last()
+    state = kept.load(last) if kept is not None and last is not None else State()
+    state.stopped = ""
+    progress.start("training", plan.steps, "steps")
+    progress.advance(state.step)
+    ends = None if plan.seconds is None else time.monotonic() + plan.seconds
+    batches = feed(state.step)
+    while state.step < plan.steps and not state.stopped:
+        batch = {key: value.to(accelerator.device) for key, value in next(batches).items()}
+        parts = _update(accelerator, modules, players, optimizers, batch, plan, state.step)
+        if not all(math.isfinite(value) for value in parts.values()):
+            return _recovered(kept, state.step, progress)
+        state.step += 1
+        state.losses.append((state.step, parts["loss"]))
+        out_of_time = ends is not None and time.monotonic() > ends
+        due = state.step % plan.every == 0 or state.step == plan.steps or out_of_time
+        if due and (state.step > plan.settled * plan.steps or out_of_time):
+            _look(look, players, state, plan, progress, out_of_time)
+        interrupted = accelerator.check_trigger()
+        if out_of_time:
+            state.stopped = f"stopped by time at step {state.step} of {plan.steps}"
+        if kept is not None and (due or interrupted):
+            kept.save(state)
+        progress.describe(_told(parts, state))
+        progress.advance(1)
+    _check_target(state, plan, kept is not None)
+    if state.stopped and state.step < plan.steps:
+        progress.note(state.stopped)
+    if kept is not None and plan.best and (best := kept.best(state)) is not None:
+        progress.note(f"the best step on the evaluation split was {state.best}; its weights are taken")
+        kept.load(best)
+    return state
+
+
+def _update(
+    accelerator: Any, modules: Any, players: Any, optimizers: Any, batch: Inputs, plan: Plan, step: int
+) -> dict[str, float]:
+    """One update of every player; the parts of all losses."""
+    share, before = step / plan.steps, (step - 1) / plan.steps
+    parts: dict[str, float] = {}
+    for module, player, optimizer in zip(modules, players, optimizers, strict=True):
+        player.train()
+        player.begin(share, before)
+        for group in optimizer.param_groups:
+            group["lr"] = plan.rate_at(step)
+        loss, found = module(batch, share)
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(player.trained(), plan.clip)
+        optimizer.step()
+        parts = {"loss": float(loss.detach()), **{k: float(v.detach()) for k, v in found.items()}, **parts}
+    return parts
+
+
+def _look(look: Any, players: Any, state: State, plan: Plan, progress: Progress, late: bool) -> None:
+    """At the evaluation split; where training may stop, and whether it will ever."""
+    for player in players:
+        player.eval()
+    state.parts = look()
+    state.evaluations.append((state.step, state.parts["loss"]))
+    values = [value for _, value in state.evaluations]
+    if plan.target is None:
+        return
+    if values[-1] <= plan.target:
+        state.stopped = f"the evaluation loss is {values[-1]:.4g} bits a value, at most the target {plan.target:g}"
+    elif len(values) > 2 and not late:
+        left = (plan.steps - state.step) / plan.every
+        if values[-1] - left * max(0.0, values[-2] - values[-1]) > plan.target:
+            progress.note(
+                f"at this pace --target-loss {plan.target:g} is not reached: {values[-1]:.4g} at step {state.step}"
+            )
+
+
+def _recovered(kept: Checkpoints | None, step: int, progress: Progress) -> State:
+    """Back to the last good checkpoint."""
+    last = None if kept is None else kept.last()
+    if kept is None or last is None:
+        raise CorecompressError(
+            f"training: the loss is no number at step {step + 1}, before the first checkpoint; lower learning_rate"
+        )
+    state = kept.load(last)
+    state.stopped = f"the loss was no number at step {step + 1}; what step {state.step} had is kept"
+    progress.note(state.stopped)
+    return state
+
+
+def _check_target(state: State, plan: Plan, resumable: bool) -> None:
+    if plan.target is None or (state.evaluations and state.evaluations[-1][1] <= plan.target):
+        return
+    reached = f"{state.evaluations[-1][1]:.4g} bits a value" if state.evaluations else "unknown"
+    if state.step < plan.steps and resumable:
+        mend = "add --resume and more --max-minutes to go on"
+    else:
+        mend = "the data may not allow it: give it more steps, or a higher target"
+    raise CorecompressError(
+        f"--target-loss: {plan.target:g} was not reached in {state.step} steps (the loss is {reached}); {mend}"
+    )
+
+
+def _told(parts: dict[str, float], state: State) -> str:
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
+    seen = f"; {state.evaluations[-1][1]:.4g} bits a value on the evaluation split" if state.evaluations else ""
+    return f"training: {shown}{seen}"

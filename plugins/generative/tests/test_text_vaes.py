@@ -1,0 +1,251 @@
+"""Text VAEs from the command line to a compressed folder, on sentences of a small grammar."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import corecompress
+from corecompress.components import Batch
+from corecompress.errors import CorecompressError
+from corecompress.plugins import registry
+from corecompress.progress import Silent
+from corecompress.recipe import build, parse_spec
+from corecompress_generative.bounds import importance_bound
+from corecompress_generative.density import divergence, draw, log_density, log_normal
+
+SMALL = "steps=60, hidden=32, embedding=16, latents=4, length=12, batch=32"
+COMMAND = str(Path(sys.executable).with_name("corecompress"))
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """400 different sentences of a grammar, as a SPEC."""
+    random.seed(0)
+    who, does = ["the cat", "a dog", "my aunt", "the old king", "nobody"], ["sees", "likes", "follows", "paints"]
+    what, when = ["the moon", "a red house", "her garden", "the sea", "a ship"], ["today", "at night", "in spring", ""]
+    lines = sorted({f"{a} {b} {c} {d}".strip() for a in who for b in does for c in what for d in when})
+    random.shuffle(lines)
+    path = tmp_path_factory.mktemp("grammar") / "lines.txt"
+    path.write_text("".join(f"{line} .\n" for line in lines))
+    return f"text(form=sentences, tokenizer=words, document=line, batch=32):{path}"
+
+
+@pytest.fixture(scope="module")
+def fitted(spec: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fitted") / "lstm"
+    corecompress.fit(spec, f"lstm({SMALL.replace('60', '900')}, learning_rate=4e-3, free_bits=1.0)", "gaussian", folder)
+    return folder
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_a_fitted_model_is_a_checkpoint_that_knows_its_sentences(fitted: Path, spec: str, tmp_path: Path) -> None:
+    record = json.loads((fitted / "encoder.json").read_text())
+    figures = record["figures"]
+    assert figures["active units"] == "4 of 4"
+    assert figures["tokens that come back"] > 0.5
+    # the entropy of the grammar is ln 400 nats a sentence
+    assert 5 < figures["-log-likelihood, 32 importance weights (nats a sample)"] < 9
+    assert (fitted / "training.png").stat().st_size > 5000
+    plain = "from transformers import AutoModel, AutoTokenizer as T; import sys; print(type(AutoModel.from_pretrained"
+    code = f"{plain}(sys.argv[1])).__name__, T.from_pretrained(sys.argv[1])('the cat').input_ids[0])"
+    done = subprocess.run([sys.executable, "-c", code, str(fitted)], capture_output=True, text=True)
+    assert done.stdout.split() == ["TextVae", "2"], done.stderr[-500:]
+
+
+def test_generate_and_reconstruct_before_and_after_compression(fitted: Path, spec: str, tmp_path: Path) -> None:
+    done = run("generate", fitted, "-n", 40, "--seed", 1, "-o", tmp_path / "new.txt")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "new.txt").read_text().splitlines()
+    assert len(lines) == 40
+    known = set(Path(spec.partition(":")[2]).read_text().split())
+    assert all(word in known for line in lines for word in line.split())
+    assert len(set(lines)) > 10
+    small = tmp_path / "small"
+    corecompress.compress(fitted, small, "vae(bits=30)")  # most of it is the tokenizer and the plot
+    sizes = [sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) for folder in (fitted, small)]
+    assert sizes[1] < 0.7 * sizes[0]
+    for folder in (fitted, small):
+        out = tmp_path / f"{folder.name}.txt"
+        done = run("reconstruct", folder, "--data", spec, "-n", 20, "-o", out)
+        assert done.returncode == 0, done.stderr
+        blocks = [block.splitlines() for block in out.read_text().strip().split("\n\n")]
+        assert len(blocks) == 20
+        same = [a == b for one, other in blocks for a, b in zip(one.split(), other.split(), strict=False)]
+        assert sum(same) / len(same) > 0.5
+    done = run("generate", small, "-n", 3, "--json", "-o", tmp_path / "small.txt")
+    assert json.loads(done.stdout)["samples"] == 3
+
+
+@pytest.mark.parametrize("encoder", ["lstm", "gat"])
+@pytest.mark.parametrize("prior", ["gaussian", "hadamard", "laplace", "gan(steps=20)"])
+def test_every_encoder_learns_under_every_prior(encoder: str, prior: str, spec: str, tmp_path: Path) -> None:
+    found = corecompress.fit(spec, f"{encoder}({SMALL})", prior, tmp_path / "model")
+    assert 0 < found.figures["the same, bits a value"] < math.log2(40)
+    run_out = corecompress.generate(tmp_path / "model", tmp_path / "new.txt", n=5, seed=3)
+    assert run_out.samples == 5
+
+
+@pytest.mark.parametrize("name", ["gaussian", "hadamard", "laplace", "logistic-mixture"])
+def test_a_prior_becomes_a_density(name: str) -> None:
+    prior = build(registry(), "prior", parse_spec(name))
+    z = torch.linspace(-12, 12, 24001)[None]
+    mass = (log_density(prior, z).exp() * 0.001)[0]
+    assert float(mass.sum()) == pytest.approx(1, abs=2e-3)
+    drawn = draw(prior, 4000, 5, seed=1)
+    assert drawn.shape == (4000, 5)
+    assert float(drawn.abs().mean()) == pytest.approx(float((mass * z[0].abs()).sum()), rel=0.03)
+
+
+def test_the_closed_divergence_is_the_mean_of_its_estimate() -> None:
+    prior = build(registry(), "prior", parse_spec("gaussian"))
+    torch.manual_seed(0)
+    mean, log_deviation = torch.randn(6), torch.randn(6) / 2
+    z = mean + log_deviation.exp() * torch.randn(200_000, 6)
+    estimate = (log_normal(z, mean, log_deviation) - log_density(prior, z)).mean(0)
+    assert torch.allclose(divergence(prior, mean, log_deviation, z), estimate, atol=0.02)
+
+
+def test_importance_weights_tighten_the_bound(fitted: Path, spec: str) -> None:
+    from corecompress.generation import open_fitted
+
+    encoder = open_fitted(fitted)
+    batch = encoder.take(next(iter(corecompress.open_data(spec).batches(0, "evaluation"))))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        rate, distortion, _ = encoder.model.terms(batch, encoder.prior)
+        bounds = [float(importance_bound(encoder.model, encoder.prior, batch, k).mean()) for k in (1, 8, 64)]
+    assert bounds[0] == pytest.approx(float((rate.sum(1) + distortion).mean()), abs=2)
+    assert bounds[0] > bounds[1] > bounds[2]
+
+
+def test_latents_go_in_and_out(fitted: Path, spec: str) -> None:
+    from corecompress.generation import open_fitted
+
+    encoder = open_fitted(fitted)
+    batch: Batch = next(iter(corecompress.open_data(spec).batches(0, "evaluation")))
+    latents = encoder.encode(batch)
+    assert latents.shape == (len(batch["input_ids"]), 4)
+    assert latents.dtype == np.float32
+    assert [sample.text for sample in encoder.decode(latents)] == [b.text for _, b in encoder.reconstruct(batch)]
+
+
+def test_tags_are_a_second_input_and_chinese_is_segmented(tmp_path: Path) -> None:
+    path = tmp_path / "zh.txt"
+    sentences = ["我们 今天 去 北京 看 朋友", "他 喜欢 在 家里 读书", "老师 明天 来 学校 上课", "孩子 在 公园 里 唱歌"]
+    path.write_text("".join(line.replace(" ", "") + f"{n}。\n" for n in range(30) for line in sentences))
+    spec = f"text(form=sentences, tokenizer=words, document=line, clean=all, duplicates=off):{path}"
+    corecompress.fit(spec, f"lstm({SMALL})", "gaussian", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["tags"] == 18
+    assert 10 < config["vocab_size"] < 80
+
+
+def test_the_same_seed_gives_the_same_bytes_and_a_killed_run_resumes_to_them(spec: str, tmp_path: Path) -> None:
+    encoder = f"lstm({SMALL.replace('60', '400')})"
+    command = [COMMAND, "fit", "--data", spec, "--encoder", encoder, "--prior", "gaussian", "--seed", "5", "-o"]
+    subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
+    running = subprocess.Popen([*command, tmp_path / "killed"], stderr=subprocess.DEVNULL)
+    scratch = tmp_path / "killed.partial" / "training"
+    until = time.monotonic() + 120
+    while not list(scratch.glob("step-*")) and time.monotonic() < until:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert not (tmp_path / "killed").exists()
+    done = subprocess.run([*command, tmp_path / "killed", "--resume"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed")]
+    assert weights[0] == weights[1]
+
+
+def test_it_stops_at_the_target_and_by_time(spec: str, tmp_path: Path) -> None:
+    plain = "annealing=none, pretrain=0, free_bits=0"
+    long = f"lstm({SMALL.replace('60', '3000')}, {plain})"
+    found = corecompress.fit(spec, long, "gaussian", tmp_path / "target", target_loss=3.0)
+    assert found.figures["steps"] < 3000
+    assert "at most the target 3" in found.figures["stopped"]
+    found = corecompress.fit(spec, long, "gaussian", tmp_path / "time", max_minutes=0.03)
+    assert found.figures["steps"] < 3000
+    assert "by time" in found.figures["stopped"]
+
+
+class Heard(Silent):
+    """Progress that keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_a_collapsed_posterior_is_reported(spec: str, tmp_path: Path) -> None:
+    encoder, heard = f"lstm({SMALL}, annealing=none, pretrain=0, free_bits=0)", Heard()
+    found = corecompress.fit(spec, encoder, "gaussian", tmp_path / "model", progress=heard)
+    assert found.figures["active units"] == "0 of 4"
+    assert any("collapsed" in line for line in heard.lines)
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(spec: str, tmp_path: Path) -> None:
+    with pytest.raises(CorecompressError, match="no number at step"):
+        corecompress.fit(spec, f"lstm({SMALL}, learning_rate=1e30)", "gaussian", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("encoder", "text", "target", "said"),
+    [
+        (f"lstm({SMALL})", "one line\n", None, "holds no document; give more text"),
+        (f"lstm({SMALL})", None, 0.01, "was not reached in 60 steps"),
+        ("lstm(latents=0)", None, None, "latents is 0"),
+        ("gat(hidden=30)", None, None, "4 heads don't divide"),
+    ],
+)
+def test_bad_input_is_one_line(
+    encoder: str, text: str | None, target: float | None, said: str, spec: str, tmp_path: Path
+) -> None:
+    if text is not None:
+        (tmp_path / "text.txt").write_text(text)
+        spec = f"text(form=sentences, tokenizer=words):{tmp_path / 'text.txt'}"
+    with pytest.raises(CorecompressError) as problem:
+        corecompress.fit(spec, encoder, "gaussian", tmp_path / "model", target_loss=target)
+    assert said in str(problem.value)
+    assert "\n" not in str(problem.value)
+
+
+def test_windows_images_and_newer_models_are_refused(spec: str, fitted: Path, tmp_path: Path) -> None:
+    windows = spec.replace("form=sentences", "form=windows, length=16")
+    for data, said in ((windows, "reads sentences: write"), ("captioned:digits", "reads sentences: write")):
+        with pytest.raises(CorecompressError, match=said):
+            corecompress.fit(data, f"lstm({SMALL})", "gaussian", tmp_path / "model")
+    with pytest.raises(CorecompressError, match="fitted without captions"):
+        corecompress.generate(fitted, tmp_path / "new.txt", prompt="a cat")
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    for path in fitted.iterdir():
+        (newer / path.name).write_bytes(path.read_bytes())
+    record = json.loads((newer / "encoder.json").read_text())
+    (newer / "encoder.json").write_text(json.dumps({**record, "format": 99}))
+    with pytest.raises(CorecompressError, match="format 99"):
+        corecompress.generate(newer, tmp_path / "new.txt")
+    (newer / "encoder.json").write_text(json.dumps(record))
+    config = json.loads((newer / "config.json").read_text())
+    (newer / "config.json").write_text(json.dumps({**config, "generative_format": 99}))
+    with pytest.raises(CorecompressError, match="pip install -U"):
+        corecompress.generate(newer, tmp_path / "new.txt")
+    with pytest.raises(CorecompressError, match=r"without encoder\.json"):
+        corecompress.generate(tmp_path, tmp_path / "new.txt")

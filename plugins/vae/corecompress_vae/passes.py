@@ -1,0 +1,156 @@
+"""Running a model on the calibration split: loading it, its batches in pieces, a forward and a backward pass."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from corecompress.components import Job
+from corecompress.errors import CorecompressError
+from corecompress_vae.watch import Watch
+
+MOST, LEAST = 65536, 32768
+"""Tokens that are used where none were asked for, and those that there must be."""
+AT_ONCE = 1024
+"""Tokens of one forward pass."""
+
+
+def load_model(job: Job) -> Any:
+    """The source as a transformers model in float32, ready for gradients at activations. Raises CorecompressError."""
+    import transformers
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    names = job.source.config.get("architectures") or []
+    kind = getattr(transformers, str(names[0]), None) if names else None
+    if kind is None:
+        kind = transformers.AutoModel
+    try:
+        model = kind.from_pretrained(str(job.source.folder), dtype=_dtype(), attn_implementation="eager")
+    except (OSError, ValueError, KeyError, ImportError) as problem:
+        line = " ".join(str(problem).split())[:200]
+        raise CorecompressError(
+            f"{job.source.name}: transformers can't load it for calibration ({line}); leave --data out"
+        ) from None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.eval().requires_grad_(False).to(device)
+
+
+def _dtype() -> torch.dtype:
+    """bfloat16 where the machine multiplies it faster than float32: gradients are a sample, and a noisier one than
+    eight bits are coarse."""
+    if torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+@contextmanager
+def quiet(model: Any) -> Iterator[None]:
+    """No key-value cache, the same random numbers as before."""
+    state, cache = torch.get_rng_state(), getattr(model.config, "use_cache", None)
+    if cache is not None:
+        model.config.use_cache = False
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def can_read(model: Any, batch: Mapping[str, Any]) -> bool:
+    """Whether the model's forward runs on such a batch (`attention_mask` alone is not enough of a text)."""
+    takes = inspect.signature(model.forward).parameters
+    main = getattr(model, "main_input_name", None)
+    return main in batch if main in takes else any(key in takes for key in batch)
+
+
+def batches(job: Job) -> Iterator[dict[str, torch.Tensor]]:
+    """The calibration split's batches, arrays of numbers only."""
+    assert job.data is not None
+    for batch in job.data.batches(job.seed, "calibration"):
+        arrays = {key: np.asarray(value) for key, value in batch.items()}
+        yield {key: torch.from_numpy(value) for key, value in arrays.items() if value.dtype.kind in "iufb"}
+
+
+def pieces(job: Job, tokens: int | None) -> Iterator[tuple[dict[str, torch.Tensor], int]]:
+    """(inputs of one forward pass, tokens or images in it) of the calibration split, until there are `tokens`.
+
+    None: until there are MOST, but LEAST will do.
+
+    Raises CorecompressError behind the last one of too little text.
+    """
+    seen, is_text = 0, False
+    for batch in batches(job):
+        first = next(iter(batch.values()))
+        size, is_text = (max(1, AT_ONCE // first.shape[1]) if first.dim() == 2 else 8), "input_ids" in batch
+        for start in range(0, len(first), size):
+            part = {key: value[start : start + size] for key, value in batch.items()}
+            mask = part.get("attention_mask")
+            count = int(mask.sum()) if mask is not None else len(next(iter(part.values())))
+            yield part, count
+            seen += count
+            if seen >= (tokens or MOST):
+                return
+    _check_enough(seen, tokens or LEAST, is_text)
+
+
+def _check_enough(seen: int, tokens: int, is_text: bool) -> None:
+    """Raises CorecompressError for a text that is too short; of images, what there is must do."""
+    if seen < tokens and is_text:
+        raise CorecompressError(
+            f"--data: the calibration part has {seen} tokens and {tokens} are needed; "
+            f"give more text, or write vae(calibration_tokens={max(seen, 1)})"
+        )
+
+
+def backward(model: Any, watch: Watch, batch: dict[str, torch.Tensor], generator: torch.Generator) -> None:
+    """One batch: forward, a loss whose gradient is a draw from the Fisher information, backward."""
+    inputs, kept = _inputs(model, batch)
+    out = model(**inputs)
+    logits = getattr(out, "logits", None)
+    if logits is None:
+        pooled = _pooled(out, batch.get("attention_mask"))
+        direction = torch.randn(pooled.shape, generator=generator).to(pooled.device)
+        (pooled * direction).sum().backward()
+        return
+    flat = logits.flatten(0, -2)
+    rows = kept.flatten().bool() if kept is not None and logits.dim() == 3 else torch.ones_like(flat[:, 0]).bool()
+    asked = flat[rows]
+    with torch.no_grad():
+        p = asked.float().softmax(-1)
+        if logits.dim() == 3:
+            watch.add_head(p, rows)
+        uniform = torch.rand(len(p), 1, generator=generator).to(p.device)
+        drawn = torch.searchsorted(p.cumsum(-1), uniform).clamp_max(p.shape[1] - 1)
+        p.scatter_add_(1, drawn, p.new_full(drawn.shape, -1.0))  # the gradient of −log p(drawn)
+    asked.backward(p.to(asked.dtype))
+
+
+def _inputs(model: Any, batch: dict[str, torch.Tensor]) -> tuple[dict[str, Any], torch.Tensor | None]:
+    """(what forward takes, mask of the logits that count). An encoder-decoder reads the first half of each text and
+    predicts the second."""
+    takes = inspect.signature(model.forward).parameters
+    if not (model.config.is_encoder_decoder and "decoder_input_ids" in takes and "input_ids" in batch):
+        return {key: value for key, value in batch.items() if key in takes}, batch.get("attention_mask")
+    ids = batch["input_ids"]
+    mask = batch.get("attention_mask", torch.ones_like(ids))
+    half = max(1, ids.shape[1] // 2)
+    start = torch.full_like(ids[:, :1], model.config.decoder_start_token_id or 0)
+    shifted = torch.cat([start, ids[:, half:-1]], 1)
+    inputs = {"input_ids": ids[:, :half], "attention_mask": mask[:, :half], "decoder_input_ids": shifted}
+    return inputs, mask[:, half:]
+
+
+def _pooled(out: Any, mask: torch.Tensor | None) -> torch.Tensor:
+    """What an encoder is used for: its tokens' mean, normalised, [n, width]."""
+    hidden = out.last_hidden_state if hasattr(out, "last_hidden_state") else out[0]
+    if hidden.dim() != 3 or mask is None:
+        return torch.nn.functional.normalize(hidden.flatten(1), dim=1)
+    weight = mask[..., None].to(hidden.dtype)
+    return torch.nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1).clamp_min(1), dim=1)

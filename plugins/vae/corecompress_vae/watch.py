@@ -1,0 +1,151 @@
+"""What the modules of a model see in a calibration: sums over tokens of inputs and gradients, taken by hooks.
+
+See calibrate.py for what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+PLAIN_SHARE = 0.05
+"""β: the plain Hessian's share."""
+OWN_SHARE = 0.5
+"""How far a row's weight follows its own gradient; the rest is the layer's mean, against too little text."""
+SEEN_SHARE = 0.8
+"""How far the weight of a vocabulary row follows its frequency; the rest is spread evenly over the vocabulary."""
+
+
+@dataclass
+class Sums:
+    """Running sums of one module: h [n, n], rows [o], tokens."""
+
+    h: torch.Tensor
+    rows: torch.Tensor
+    tokens: int = 0
+
+
+class Watch:
+    """Hooks on every linear and embedding module that sum up inputs and gradients."""
+
+    def __init__(self, model: Any):
+        from transformers.pytorch_utils import Conv1D
+
+        self.model = model
+        self.sums: dict[str, Sums] = {}
+        self.turned: set[str] = set()
+        self.head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        self.inputs: dict[str, torch.Tensor] = {}
+        self.handles = []
+        for name, module in model.named_modules():
+            if module is self.head:
+                self.head_name = f"{name}.weight"
+                self.handles.append(module.register_forward_hook(self._keep_head))
+            elif isinstance(module, torch.nn.Linear | Conv1D):
+                if isinstance(module, Conv1D):
+                    self.turned.add(f"{name}.weight")
+                self.handles.append(module.register_forward_hook(self._on_linear(f"{name}.weight")))
+            elif isinstance(module, torch.nn.Embedding):
+                self.handles.append(module.register_forward_hook(self._on_embedding(f"{name}.weight")))
+
+    def close(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _of(self, name: str, n: int, o: int, device: torch.device) -> Sums:
+        if name not in self.sums:
+            self.sums[name] = Sums(torch.zeros(n, n, device=device), torch.zeros(o, device=device))
+        return self.sums[name]
+
+    def _on_linear(self, name: str) -> Any:
+        def hook(module: Any, args: Any, out: torch.Tensor) -> None:
+            if out.requires_grad:
+                x = args[0].detach().flatten(0, -2)
+                out.register_hook(lambda g: self._add_linear(name, x, g.detach().flatten(0, -2)))
+
+        return hook
+
+    def _add_linear(self, name: str, x: torch.Tensor, g: torch.Tensor) -> None:
+        square = g.float().square()
+        sums = self._of(name, x.shape[1], g.shape[1], x.device)
+        token = square.mean(1)
+        alive = token > 0  # padding has no gradient and no part in the mean
+        share = PLAIN_SHARE * token.sum() / alive.sum().clamp_min(1)
+        weighted = x.float() * (token + share * alive).sqrt()[:, None]
+        sums.h.addmm_(weighted.T, weighted)
+        sums.rows += square.sum(0)
+
+    def _on_embedding(self, name: str) -> Any:
+        def hook(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
+            ids = args[0].detach().flatten()
+            out = out.detach().requires_grad_(True)
+            out.register_hook(lambda g: self._add_embedding(name, len(module.weight), ids, g.detach().flatten(0, -2)))
+            return out
+
+        return hook
+
+    def _add_embedding(self, name: str, size: int, ids: torch.Tensor, g: torch.Tensor) -> None:
+        sums = self._of(name, g.shape[1], size, g.device)
+        alive = (g != 0).any(1).float()
+        if len(ids) != len(g):  # position tables are looked up once for the whole batch
+            ids, alive = ids.repeat(len(g) // len(ids) + 1)[: len(g)], alive
+        sums.h.addmm_(g.float().T, g.float())
+        sums.rows.index_add_(0, ids, alive)
+
+    def _keep_head(self, module: Any, args: Any, out: torch.Tensor) -> None:
+        self.inputs["head"] = args[0].detach().flatten(0, -2)
+
+    def add_head(self, p: torch.Tensor, rows: torch.Tensor) -> None:
+        """The head's part, from probabilities [t, V] and which of its inputs they belong to, with the label's
+        expectation taken exactly: E g_i² = p_i (1 − p_i)."""
+        if self.head is None or "head" not in self.inputs:
+            return
+        x = self.inputs.pop("head")[rows]
+        square = p * p
+        sums = self._of(self.head_name + "#head", x.shape[1], p.shape[1], x.device)
+        spread = (1 - square.sum(1)).clamp_min(0) / p.shape[1]
+        weighted = x.float() * spread.sqrt()[:, None]
+        sums.h.addmm_(weighted.T, weighted)
+        sums.rows += p.sum(0) - square.sum(0)
+
+    def collect(self) -> Iterable[tuple[str, Sums]]:
+        """(parameter, sums): a table that is input and head, tied or not, once under each of its names."""
+        names = {id(p): name for name, p in self.model.named_parameters()}  # tied parameters come once
+        head = self.sums.pop(getattr(self, "head_name", "") + "#head", None)
+        embedding = self.model.get_input_embeddings() if hasattr(self.model, "get_input_embeddings") else None
+        for key in list(self.sums):
+            sums = self.sums.pop(key)
+            module = self.model.get_submodule(key.removesuffix(".weight"))
+            if isinstance(module, torch.nn.Embedding):
+                unigram = (
+                    head.rows if head is not None and module is embedding and len(head.rows) == len(sums.rows) else None
+                )
+                sums = _frequencies(sums, unigram)
+                if head is not None and self.head is not None and self.head.weight is module.weight:
+                    sums, head = _joined(sums, head), None
+            else:
+                sums.rows = OWN_SHARE * sums.rows + (1 - OWN_SHARE) * sums.rows.mean()
+            yield names[id(module.weight)], sums
+        if head is not None and self.head is not None:
+            head.rows = SEEN_SHARE * head.rows + (1 - SEEN_SHARE) * head.rows.mean()
+            yield names[id(self.head.weight)], head
+
+
+def _frequencies(sums: Sums, unigram: torch.Tensor | None) -> Sums:
+    """Rows' weights from counts, smoothed by what the model itself expects, and by an even share."""
+    rows = sums.rows / sums.rows.sum().clamp_min(1)
+    if unigram is not None:
+        rows = 0.5 * rows + 0.5 * unigram / unigram.sum()
+    size = len(rows)
+    # an error in row i counts as often as i occurs: with rows of mean 1, H is the gradient's moment over the size
+    return Sums(sums.h / size, SEEN_SHARE * rows * size + (1 - SEEN_SHARE), tokens=sums.tokens)
+
+
+def _joined(embedding: Sums, head: Sums) -> Sums:
+    """A tied table's: both Hessians, rows weighted by both parts."""
+    rows = SEEN_SHARE * head.rows / head.rows.mean() + (1 - SEEN_SHARE)
+    a, b = float(embedding.h.trace()), float(head.h.trace())
+    return Sums(embedding.h + head.h, (a * embedding.rows + b * rows) / (a + b), tokens=embedding.tokens)

@@ -1,0 +1,140 @@
+"""Text to image from end to end: fit, draw from prompts, compress, draw again; one table.
+
+    python tests/benchmarks/painter.py -o DIR [--data captioned:digits] [--encoder text2image] [--recipe 'vae(bits=4)'] [--seed 0]
+
+Prompts are the data's own captions. A classifier trained on the real images of the training and calibration splits says
+whether a picture shows what was asked; the Fréchet distance is that of its features (64 numbers) between the evaluation
+split and as many drawn pictures. Latency is that of `generate` with one prompt, in this process, on one thread. Writes
+report.json, report.md and a sheet of pictures of each model; a folder that is there already is not fitted again.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import corecompress
+from corecompress.generation import open_fitted
+from corecompress.report.samples import write_samples
+
+DRAWN, TIMED, FEATURES = 1000, 200, 64
+
+
+def images_of(spec: str, *splits: str) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """(pixels [n, c, h, w], classes [n], captions) of some splits."""
+    data = corecompress.open_data(spec)
+    batches = [batch for split in splits for batch in data.batches(0, split)]
+    pixels = torch.from_numpy(np.concatenate([batch["pixel_values"] for batch in batches]))
+    labels = torch.from_numpy(np.concatenate([batch["label"] for batch in batches]))
+    return pixels, labels, [str(caption) for batch in batches for caption in batch["caption"]]
+
+
+class Classifier(nn.Module):
+    """Two convolutions and a layer of FEATURES."""
+
+    def __init__(self, channels: int, height: int, width: int, classes: int):
+        super().__init__()
+        inner = 64 * (height // 4) * (width // 4)
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, 32, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Dropout(0.3), nn.Linear(inner, FEATURES), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(FEATURES, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x))
+
+
+def train_classifier(pixels: torch.Tensor, labels: torch.Tensor, epochs: int = 8) -> Classifier:
+    torch.manual_seed(0)
+    model = Classifier(*pixels.shape[1:], int(labels.max()) + 1)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(pixels)).split(128):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(pixels[chosen]), labels[chosen]).backward()
+            optimizer.step()
+    return model.eval()
+
+
+def frechet(one: np.ndarray, other: np.ndarray) -> float:
+    """|μ − μ'|² + tr(Σ + Σ' − 2 (Σ Σ')^½) of rows of features."""
+    a, b = np.cov(one.T), np.cov(other.T)
+    values, vectors = np.linalg.eigh(a)
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ b @ root).clip(0)).sum()
+    return float(np.square(one.mean(0) - other.mean(0)).sum() + np.trace(a) + np.trace(b) - 2 * cross)
+
+
+@torch.no_grad()
+def measure(folder: Path, judge: Classifier, real: np.ndarray, asked: list[tuple[str, int]], seed: int) -> dict:
+    """Size, latency, prompt accuracy and Fréchet distance of one folder."""
+    encoder = open_fitted(folder)
+    samples = [encoder.generate(1, prompt=prompt, seed=seed + n)[0] for n, (prompt, _) in enumerate(asked)]
+    pixels = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2).float() / 255
+    said = judge(pixels).argmax(1)
+    right = float((said == torch.tensor([label for _, label in asked])).float().mean())
+    seconds = []
+    for n in range(TIMED):
+        begun = time.perf_counter()
+        encoder.generate(1, prompt=asked[n][0], seed=n)
+        seconds.append(time.perf_counter() - begun)
+    order = np.argsort([label for _, label in asked], kind="stable")
+    chosen = [samples[i] for i in order[:: max(1, len(order) // 100)][:100]]
+    write_samples(chosen, folder.parent / f"{folder.name}.png")
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {
+        "bytes": size,
+        "latency, median ms": 1000 * float(np.median(seconds)),
+        "latency, p95 ms": 1000 * float(np.percentile(seconds, 95)),
+        "images a second": 1 / float(np.median(seconds)),
+        "prompt accuracy": right,
+        "Fréchet distance": frechet(real, judge.body(pixels).numpy()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--data", default="captioned(batch=128):digits")
+    parser.add_argument("--encoder", default="text2image")
+    parser.add_argument("--recipe", default="vae(bits=4)")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    whole, small = asked.out / "original", asked.out / "compressed"
+    if not whole.exists():
+        corecompress.fit(asked.data, asked.encoder, "gaussian", whole, seed=asked.seed)
+    if not small.exists():
+        corecompress.compress(whole, small, asked.recipe)
+    pixels, labels, _ = images_of(asked.data, "training", "calibration")
+    judge = train_classifier(pixels, labels)
+    pixels, labels, captions = images_of(asked.data, "evaluation")
+    with torch.no_grad():
+        right = float((judge(pixels).argmax(1) == labels).float().mean())
+        real = judge.body(pixels).numpy()
+        half = len(real) // 2
+        floor = frechet(real[:half], real[half:])
+    prompts = [(captions[n % len(captions)], int(labels[n % len(labels)])) for n in range(DRAWN)]
+    rows = {folder.name: measure(folder, judge, real, prompts, asked.seed) for folder in (whole, small)}
+    facts = {"classifier's accuracy on real images": right, "Fréchet distance between halves of them": floor}
+    (asked.out / "report.json").write_text(
+        json.dumps({**vars(asked), "out": str(asked.out), **facts, "rows": rows}, indent=1)
+    )
+    names = list(rows["original"])
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines += [
+        f"| {folder} | " + " | ".join(f"{row[name]:,.4g}" for name in names) + " |" for folder, row in rows.items()
+    ]
+    lines += ["", *(f"{name}: {value:.4f}" for name, value in facts.items())]
+    (asked.out / "report.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

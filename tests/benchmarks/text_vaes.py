@@ -1,0 +1,120 @@
+"""Text VAEs beside each other on one corpus: encoders, priors, and latents drawn by each prior.
+
+    python tests/benchmarks/text_vaes.py TEXT -o DIR [--seeds 0 1 2] [--steps 1500] [--length 12] [--vocabulary 2000]
+
+TEXT: a sentence a line; `tests/benchmarks/austen.py` makes the project's. Every fit is kept in DIR, so a killed run goes on.
+The control `gat(window=0)` hears no neighbour: a network for each position alone. Latents: Fréchet distance (of k numbers)
+between those of the evaluation split and as many draws of N(0, I), of a Gaussian with their mean and covariance, and of
+the `gan`; the floor is that of one half of the split against the other. Writes table.md and results.json.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from painter import frechet
+
+import corecompress
+from corecompress.generation import open_fitted
+
+ENCODERS = ("lstm", "gat", "gat(window=0)", "lstm(annealing=none, pretrain=0, free_bits=0, word_dropout=0)")
+PRIORS = ("gaussian", "hadamard", "laplace", "gan")
+SHOWN = {
+    "-log-likelihood, 32 importance weights (nats a sample)": "−ln p, nats",
+    "the same, bits a value": "bits a token",
+    "rate (nats a sample)": "rate, nats",
+    "active units": "active units",
+    "tokens that come back": "tokens back",
+    "sentences that come back whole": "whole",
+    "parameters": "parameters",
+}
+
+
+def with_options(encoder: str, more: str) -> str:
+    name, _, rest = encoder.partition("(")
+    return f"{name}({', '.join(filter(None, (rest.rstrip(')'), more)))})"
+
+
+def fitted(asked: argparse.Namespace, data: str, encoder: str, prior: str, seed: int) -> Path:
+    spec = with_options(encoder, f"steps={asked.steps}, hidden=128, embedding=64, length={asked.length}")
+    folder = asked.out / f"{encoder}-{prior}-{seed}".replace("/", "-")
+    if not folder.exists():
+        corecompress.fit(data, spec, prior, folder, seed=seed)
+    return folder
+
+
+def row(folders: list[Path]) -> dict[str, str]:
+    """Means and deviations over seeds."""
+    found = [json.loads((folder / "encoder.json").read_text())["figures"] for folder in folders]
+    shown = {}
+    for name, short in SHOWN.items():
+        values = [figures[name] for figures in found]
+        if isinstance(values[0], str):
+            shown[short] = " / ".join(sorted(set(values)))
+        else:
+            spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 and short != "parameters" else ""
+            shown[short] = f"{np.mean(values):,.4g}{spread}"
+    return shown
+
+
+def latents_table(folder: Path, data: str, seed: int) -> dict[str, float]:
+    """Fréchet distances of draws to the evaluation split's latents (draws of the posterior)."""
+    encoder = open_fitted(folder)
+    torch.manual_seed(seed)
+    parts = []
+    with torch.no_grad():
+        for batch in corecompress.open_data(data).batches(0, "evaluation"):
+            mean, log_deviation = encoder.model.posterior(encoder.take(batch))
+            parts.append(mean + log_deviation.exp() * torch.randn_like(mean))
+    real = torch.cat(parts).numpy().astype(np.float64)
+    real = real[np.random.default_rng(seed).permutation(len(real))]
+    half = len(real) // 2
+    rng = np.random.default_rng(seed + 1)
+    matched = rng.multivariate_normal(real[:half].mean(0), np.cov(real[:half].T), half)
+    return {
+        "floor": frechet(real[:half], real[half : 2 * half]),
+        "N(0, I)": frechet(real[half : 2 * half], rng.standard_normal((half, real.shape[1]))),
+        "matched Gaussian": frechet(real[half : 2 * half], matched),
+        "gan": frechet(real[half : 2 * half], encoder._draw(half, seed).numpy().astype(np.float64)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("text", type=Path)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--length", type=int, default=12)
+    parser.add_argument("--vocabulary", type=int, default=2000)
+    parser.add_argument("--encoders", nargs="*", default=ENCODERS)
+    parser.add_argument("--priors", nargs="*", default=PRIORS)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    options = f"vocabulary={asked.vocabulary}, length={asked.length}, calibration=0.1, evaluation=0.1, batch=64"
+    data = f"text(form=sentences, tokenizer=words, document=line, lowercase=true, {options}):{asked.text}"
+    pairs = [(encoder, asked.priors[0]) for encoder in asked.encoders]
+    pairs += [(asked.encoders[0], prior) for prior in asked.priors[1:]]
+    rows = {}
+    for encoder, prior in pairs:
+        rows[f"{encoder}, {prior}"] = row([fitted(asked, data, encoder, prior, seed) for seed in asked.seeds])
+    lines = ["| | " + " | ".join(SHOWN.values()) + " |", "|---" * (len(SHOWN) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(found.values()) + " |" for name, found in rows.items()]
+    drawn = {}
+    if "gan" in asked.priors:
+        folder = fitted(asked, data, asked.encoders[0], "gan", asked.seeds[0])
+        drawn = latents_table(folder, data, asked.seeds[0])
+        lines += [
+            "",
+            "Fréchet distance of latents: " + ", ".join(f"{name} {value:.3f}" for name, value in drawn.items()),
+        ]
+    (asked.out / "results.json").write_text(json.dumps({"data": data, "rows": rows, "latents": drawn}, indent=1))
+    (asked.out / "table.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
