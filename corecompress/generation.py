@@ -16,7 +16,6 @@ from corecompress.fitting import FORMAT, RECORD
 from corecompress.measure.task import read_config
 from corecompress.plugins import registry
 from corecompress.recipe import Spec, build
-from corecompress.report.samples import write_pairs, write_samples
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,16 @@ def open_fitted(folder: Path) -> GenerativeEncoder:
 
 def generate(folder: Path, n: int, prompt: str | None, seed: int, out: Path) -> Written:
     """Write n new samples to `out`; see api.generate."""
+    from corecompress.report.samples import write_samples
+
     samples = open_fitted(folder).generate(n, prompt=prompt, seed=seed)
     return Written(str(folder), len(samples), write_samples(samples, out))
 
 
 def reconstruct(folder: Path, data: Data, n: int, seed: int, out: Path) -> Written:
     """Write n samples of the evaluation split beside their reconstructions; see api.reconstruct. data: not prepared."""
+    from corecompress.report.samples import write_pairs
+
     encoder = open_fitted(folder)
     data.prepare(Checkpoint(folder, folder.name, None, read_config(folder), (), {}, (), ()))
     pairs: list[tuple[Sample, Sample]] = []

@@ -24,9 +24,11 @@ from corecompress.cli import common
 def command(data: str, encoder: str, prior: str, out: str, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Train an encoder and its prior on data, by rate and distortion, and write both to MODEL.
 
-    A recipe names the result: it may be fitted on one checkpoint and used on another.
+    Of weights it makes a codec that recipes name: fitted on one checkpoint, used on another. Of text or images it makes
+    a generative model, an ordinary checkpoint for generate, reconstruct, compress and evaluate.
 
     \b
+    corecompress fit --data captioned:digits --encoder text2image --prior gaussian -o painter
     corecompress fit --data weights:./model --encoder 'mlp-vae(bits=4)' --prior factorized -o codec
     corecompress compress ./another -o small -r 'vae(bits=4, encoder=mlp-vae(file=codec))'
     """

@@ -1,4 +1,4 @@
-"""The conformance kit on the installed plugin."""
+"""The conformance kit on the installed plugin, minutes on one core, so it is one of the slow tests."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ import pytest
 from corecompress.testing import conformance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", conformance("corecompress-generative"), ids=str)
 def test_conformance(check: Callable[[], object]) -> None:
     check()
