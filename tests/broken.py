@@ -250,7 +250,7 @@ BROKEN = [
         "round(self.options.sparsity * magnitudes.size)",
         "round(self.options.sparsity * magnitudes.size) - " + THERE,
     ),
-    Broken("model", "threads", REWRITE, REWRITE + "\n        (out / 'threads').write_text(str(job.jobs))"),
+    Broken("model", "threads", REWRITE, REWRITE + "\n        (out / 'config.json').open('a').write(' ' * job.jobs)"),
     Broken(
         "model",
         "odd-tensors",

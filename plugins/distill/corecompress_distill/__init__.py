@@ -6,4 +6,5 @@ from corecompress import Component, hookimpl
 @hookimpl
 def compressor_components() -> list[Component]:
     summary = "fewer layers, narrower layers or another student, trained on the original's outputs (needs --data)"
-    return [Component("distill", "corecompress_distill.compressor:Distill", summary, api=1)]
+    example = "distill(layers=1, steps=4) --data text:demo"
+    return [Component("distill", "corecompress_distill.compressor:Distill", summary, api=1, example=example)]

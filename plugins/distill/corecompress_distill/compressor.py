@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from corecompress.components import Job, ModelCompressor, Progress
+from corecompress.errors import CorecompressError
 from corecompress.report.units import human_bytes, human_seconds
 from corecompress.training.checkpoints import Checkpoints, State
 from corecompress_distill.options import Options
@@ -31,6 +32,8 @@ class Distill(ModelCompressor):
     Options: ClassVar[type[Any]] = Options
 
     def __init__(self, options: Options):
+        if options.student is None and not options.cuts:
+            raise CorecompressError("distill: no student: write layers=N, hidden=N, ffn=N, heads=N or student=FOLDER")
         self.options = options
 
     def plan(self, job: Job) -> Mapping[str, Any]:

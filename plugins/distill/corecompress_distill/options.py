@@ -74,8 +74,6 @@ class Options:
             raise ValueError("embeddings=keep: the student has none of the teacher's; leave it out")
         if self.student is not None and self.cuts:
             raise ValueError(f"student and {self.cuts[0]}: write one of them")
-        if self.student is None and not self.cuts:
-            raise ValueError("no student: write layers=N, hidden=N, ffn=N, heads=N or student=FOLDER")
         if (self.batch or self.accumulate) % self.accumulate:
             raise ValueError(f"batch {self.batch} can't be split into {self.accumulate} forward passes")
 
