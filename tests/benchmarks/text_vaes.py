@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from painter import frechet
+from judges import frechet
 
 import corecompress
 from corecompress.generation import open_fitted

@@ -119,16 +119,19 @@ def test_the_closed_divergence_is_the_mean_of_its_estimate() -> None:
     assert torch.allclose(divergence(prior, mean, log_deviation, z), estimate, atol=0.02)
 
 
+@torch.no_grad()
 def test_importance_weights_tighten_the_bound(fitted: Path, spec: str) -> None:
     from corecompress.generation import open_fitted
 
     encoder = open_fitted(fitted)
     batch = encoder.take(next(iter(corecompress.open_data(spec).batches(0, "evaluation"))))
-    torch.manual_seed(0)
-    with torch.no_grad():
-        rate, distortion, _ = encoder.model.terms(batch, encoder.prior)
-        bounds = [float(importance_bound(encoder.model, encoder.prior, batch, k).mean()) for k in (1, 8, 64)]
-    assert bounds[0] == pytest.approx(float((rate.sum(1) + distortion).mean()), abs=2)
+    rate, distortion, _ = encoder.model.terms(batch, encoder.prior)
+    bounds = []
+    for draws in (1, 8, 64):
+        torch.manual_seed(0)  # the same 64 draws each time, so that Jensen's inequality holds for them, not only on average
+        found = [importance_bound(encoder.model, encoder.prior, batch, draws) for _ in range(64 // draws)]
+        bounds.append(float(torch.stack(found).mean()))
+    assert bounds[0] == pytest.approx(float((rate.sum(1) + distortion).mean()), abs=1)
     assert bounds[0] > bounds[1] > bounds[2]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class Rows:
     """A split's rows, read by number, and its tokens, read by their place as one long sequence."""
 
     def __init__(self, path: Path):
+        self._path = path
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self.tagged = "tags" in self._reader.schema.names
         counts = [self._shape(i) for i in range(self._reader.num_record_batches)]
@@ -60,6 +62,13 @@ class Rows:
         if self._opened[0] != number:
             self._opened = (number, _Batch(self._reader.get_batch(number), self.tagged))
         return self._opened[1]
+
+    def _scan(self) -> Iterator[_Batch]:
+        """All batches, read rather than mapped: pages of a map that were once touched count as memory."""
+        with pa.OSFile(str(self._path)) as file:
+            reader = pa.ipc.open_file(file)
+            for i in range(reader.num_record_batches):
+                yield _Batch(reader.get_batch(i), self.tagged)
 
     def row(self, number: int) -> tuple[int, Ints, Ints | None]:
         """(document, ids [n], tags [n] or None) of one row."""
@@ -88,8 +97,8 @@ class Rows:
     def lengths(self) -> NDArray[np.int64]:
         """How many rows have 0, 1, 2, … tokens, int64 [longest + 1], because a list of all rows might be long."""
         found = np.zeros(1, np.int64)
-        for i in range(self._reader.num_record_batches):
-            more = np.bincount(np.diff(self._batch(i).offsets), minlength=len(found))
+        for batch in self._scan():
+            more = np.bincount(np.diff(batch.offsets), minlength=len(found))
             more[: len(found)] += found
             found = more
         return found
@@ -97,22 +106,22 @@ class Rows:
     def counts(self, size: int) -> NDArray[np.int64]:
         """How often each id occurs, int64 [size]."""
         total = np.zeros(size, np.int64)
-        for i in range(self._reader.num_record_batches):
-            total += np.bincount(self._batch(i).ids, minlength=size)
+        for batch in self._scan():
+            total += np.bincount(batch.ids, minlength=size)
         return total
 
     def distinct_documents(self) -> int:
         """Documents that have a row. Rows are in the order of their documents."""
         last, count = -1, 0
-        for i in range(self._reader.num_record_batches):
-            numbers = self._batch(i).documents
+        for batch in self._scan():
+            numbers = batch.documents
             count += int(np.count_nonzero(np.diff(numbers, prepend=last)))
             last = numbers[-1] if len(numbers) else last
         return count
 
 
 class _Batch:
-    """A record batch as numpy views of the mapped file."""
+    """A record batch as numpy views."""
 
     def __init__(self, batch: Any, tagged: bool):
         column = batch.column("ids")

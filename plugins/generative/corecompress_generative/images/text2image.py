@@ -32,7 +32,9 @@ LONGEST = 24
 class Options(VaeGanOptions):
     """Options of `text2image`."""
 
+    latents: int = option(8, "numbers that an image is encoded in; the more, the less the caption decides")
     likelihood: Literal["bernoulli", "gaussian", "logistic"] = option("bernoulli", "of a pixel")
+    steps: int = option(3000, "updates")
     words: int = option(64, "width of what a caption becomes")
     begin: float = option(0.5, "share of the training with the likelihood alone")
 

@@ -1,0 +1,55 @@
+"""What says how good generated images are: a classifier of the real ones, and the Fréchet distance of features."""
+
+import numpy as np
+import torch
+from torch import nn
+
+import corecompress
+
+FEATURES = 64
+
+
+def images_of(spec: str, *splits: str) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """(pixels [n, c, h, w], classes [n], captions) of some splits."""
+    data = corecompress.open_data(spec)
+    batches = [batch for split in splits for batch in data.batches(0, split)]
+    pixels = torch.from_numpy(np.concatenate([batch["pixel_values"] for batch in batches]))
+    labels = torch.from_numpy(np.concatenate([batch["label"] for batch in batches]))
+    return pixels, labels, [str(caption) for batch in batches for caption in batch["caption"]]
+
+
+class Classifier(nn.Module):
+    """Two convolutions and a layer of FEATURES."""
+
+    def __init__(self, channels: int, height: int, width: int, classes: int):
+        super().__init__()
+        inner = 64 * (height // 4) * (width // 4)
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, 32, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Dropout(0.3), nn.Linear(inner, FEATURES), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(FEATURES, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x))
+
+
+def train_classifier(pixels: torch.Tensor, labels: torch.Tensor, epochs: int = 8) -> Classifier:
+    torch.manual_seed(0)
+    model = Classifier(*pixels.shape[1:], int(labels.max()) + 1)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(pixels)).split(128):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(pixels[chosen]), labels[chosen]).backward()
+            optimizer.step()
+    return model.eval()
+
+
+def frechet(one: np.ndarray, other: np.ndarray) -> float:
+    """|μ − μ'|² + tr(Σ + Σ' − 2 (Σ Σ')^½) of rows of features."""
+    a, b = np.cov(one.T), np.cov(other.T)
+    values, vectors = np.linalg.eigh(a)
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ b @ root).clip(0)).sum()
+    return float(np.square(one.mean(0) - other.mean(0)).sum() + np.trace(a) + np.trace(b) - 2 * cross)
