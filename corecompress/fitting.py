@@ -23,10 +23,11 @@ from corecompress.errors import CorecompressError
 from corecompress.hashing import hash_file
 from corecompress.journal import Journal
 from corecompress.plugins import registry
+from corecompress.ranks import announce, await_end, await_leader, is_follower
 from corecompress.recipe import Spec, build, parse_spec
 from corecompress.run import Settings
 from corecompress.safetensors_file import write_arrays
-from corecompress.writer import workplace
+from corecompress.writer import STAGES, lock_of, partial_of, workplace
 
 FORMAT = 1
 RECORD, ARRAYS = "encoder.json", "encoder.safetensors"
@@ -69,13 +70,24 @@ def fit(
         "seed": settings.seed,
     }
     began = time.monotonic()
+
+    def train(partial: Path) -> dict[str, Any]:
+        more = _taken(learner, encoder_spec, {"scratch": partial / SCRATCH, "seconds": seconds})
+        found = learner.fit(data, model, seed=settings.seed, target_loss=target_loss, progress=progress, **more)
+        return dict(found or {})
+
+    if is_follower():
+        await_leader(partial_of(out) / STAGES)
+        figures = train(partial_of(out))
+        await_end(lock_of(out))
+        return _found(out, encoder, prior, data_spec, figures, began)
     with workplace(out, force=settings.force, resume=settings.resume) as partial:
         Journal.resume(partial, identity).close()
-        scratch = partial / SCRATCH
-        more = _taken(learner, encoder_spec, {"scratch": scratch, "seconds": seconds})
-        found = learner.fit(data, model, seed=settings.seed, target_loss=target_loss, progress=progress, **more)
-        shutil.rmtree(scratch, ignore_errors=True)
-        figures = dict(found or {})
+        (partial / STAGES).mkdir(exist_ok=True)
+        announce(partial / STAGES, 0)
+        figures = train(partial)
+        for name in (SCRATCH, STAGES):
+            shutil.rmtree(partial / name, ignore_errors=True)
         record = {"format": FORMAT, **identity, "figures": figures}
         if hasattr(learner, "save"):
             learner.save(partial)
@@ -83,8 +95,12 @@ def fit(
             write_arrays(partial / ARRAYS, _arrays(encoder=learner, prior=model))
             record["sha256"] = hash_file(partial / ARRAYS)
         (partial / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return _found(out, encoder, prior, data_spec, figures, began)
+
+
+def _found(out: Path, encoder: str, prior: str, data: str, figures: Mapping[str, Any], began: float) -> Fitted:
     size = sum(path.stat().st_size for path in out.iterdir())
-    return Fitted(str(out), encoder, prior, data_spec, figures, size, time.monotonic() - began)
+    return Fitted(str(out), encoder, prior, data, figures, size, time.monotonic() - began)
 
 
 def _who(kind: Kind, spec: Spec) -> dict[str, Any]:

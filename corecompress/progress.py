@@ -26,6 +26,13 @@ class Silent:
         print(line, file=sys.stderr)
 
 
+class Mute(Silent):
+    """Says nothing at all: for the processes of a run that don't lead it."""
+
+    def note(self, line: str) -> None:
+        pass
+
+
 class Lines(Silent):
     """A line at each step's beginning, and one every few seconds: for logs, where a bar would be noise."""
 

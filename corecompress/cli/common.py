@@ -112,9 +112,12 @@ def emit(value: Any, table: Callable[..., RenderableType], as_json: bool, quiet:
 @contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
     """A bar on a terminal, plain lines elsewhere, nothing with --quiet; all on standard error."""
-    from corecompress.progress import Lines, Silent
+    from corecompress.progress import Lines, Mute, Silent
+    from corecompress.ranks import is_follower
 
-    if quiet:
+    if is_follower():
+        yield Mute()
+    elif quiet:
         yield Silent()
     elif not sys.stderr.isatty():
         yield Lines()

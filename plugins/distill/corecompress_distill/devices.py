@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from corecompress.errors import CorecompressError
+from corecompress.training import processes
 
 
 def make_accelerator(device: str | None, precision: str, passes: int) -> Any:
@@ -15,17 +16,13 @@ def make_accelerator(device: str | None, precision: str, passes: int) -> Any:
 
     Raises CorecompressError for a device that isn't there.
     """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
     check_device(device)
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run in this process
     if device is not None and device.startswith("cuda:"):
         torch.cuda.set_device(torch.device(device))
     on_cpu = device == "cpu" or not torch.cuda.is_available()
-    return Accelerator(
+    return processes.make_accelerator(
         cpu=device == "cpu",
         mixed_precision=_precision(precision, on_cpu),
         gradient_accumulation_steps=passes,

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from corecompress.components import Progress
 from corecompress.errors import CorecompressError
 from corecompress.training.checkpoints import Checkpoints, State
+from corecompress.training.processes import make_accelerator
 from corecompress_generative.model import Inputs
 
 LOOKS = 10
@@ -75,15 +77,18 @@ def train(
 ) -> State:
     """Train; feed(step): batches from that update on; look(): {"loss": bits a value, "rate": …, "distortion": …}.
 
-    Goes on from the last checkpoint in `scratch`. A loss that is no number ends it at the last good checkpoint. Raises
-    CorecompressError when there is none, and where the target was not reached.
+    Each of several processes takes a batch of every update. Goes on from the last checkpoint in `scratch`. A loss that
+    is no number ends it at the last good checkpoint. Raises CorecompressError when there is none, and where the target
+    was not reached.
     """
-    from accelerate import Accelerator
-
-    accelerator = Accelerator()
+    accelerator = make_accelerator()
+    world, rank = accelerator.num_processes, accelerator.process_index
+    if world > 1:  # other latents are drawn for other samples
+        torch.manual_seed(torch.initial_seed() + rank)
+    # Players that share networks can't each be wrapped for several processes: gradients are averaged in _update.
+    modules = [accelerator.prepare_model(player, evaluation_mode=True) for player in players]
     optimizers = [torch.optim.Adam(player.trained(), lr=plan.rate, betas=player.betas) for player in players]
-    ready = accelerator.prepare(*players, *optimizers)
-    modules, optimizers = ready[: len(players)], list(ready[len(players) :])
+    optimizers = [accelerator.prepare_optimizer(optimizer) for optimizer in optimizers]
     kept = None if scratch is None else Checkpoints(scratch, accelerator)
     last = None if kept is None else kept.last()
     state = kept.load(last) if kept is not None and last is not None else State()
@@ -91,7 +96,7 @@ def train(
     progress.start("training", plan.steps, "steps")
     progress.advance(state.step)
     ends = None if plan.seconds is None else time.monotonic() + plan.seconds
-    batches = feed(state.step)
+    batches = islice(feed(state.step * world), rank, None, world)
     while state.step < plan.steps and not state.stopped:
         batch = {key: value.to(accelerator.device) for key, value in next(batches).items()}
         parts = _update(accelerator, modules, players, optimizers, batch, plan, state.step)
@@ -99,14 +104,15 @@ def train(
             return _recovered(kept, state.step, progress)
         state.step += 1
         state.losses.append((state.step, parts["loss"]))
-        out_of_time = ends is not None and time.monotonic() > ends
+        out_of_time = _agreed(accelerator, ends is not None and time.monotonic() > ends)
         due = state.step % plan.every == 0 or state.step == plan.steps or out_of_time
         if due and (state.step > plan.settled * plan.steps or out_of_time):
             _look(look, players, state, plan, progress, out_of_time)
-        interrupted = accelerator.check_trigger()
+        if due and not _sound(players, state):
+            return _recovered(kept, state.step - 1, progress)
         if out_of_time:
             state.stopped = f"stopped by time at step {state.step} of {plan.steps}"
-        if kept is not None and (due or interrupted):
+        if kept is not None and due:
             kept.save(state)
         progress.describe(_told(parts, state))
         progress.advance(1)
@@ -116,7 +122,15 @@ def train(
     if kept is not None and plan.best and (best := kept.best(state)) is not None:
         progress.note(f"the best step on the evaluation split was {state.best}; its weights are taken")
         kept.load(best)
+    accelerator.wait_for_everyone()
     return state
+
+
+def _agreed(accelerator: Any, wish: bool) -> bool:
+    """Whether any process wishes it."""
+    if wish:
+        accelerator.set_trigger()
+    return bool(accelerator.check_trigger())
 
 
 def _update(
@@ -133,9 +147,13 @@ def _update(
         loss, found = module(batch, share)
         optimizer.zero_grad()
         accelerator.backward(loss)
+        if accelerator.num_processes > 1:
+            for weight in player.trained():
+                weight.grad = None if weight.grad is None else accelerator.reduce(weight.grad, "mean")
         accelerator.clip_grad_norm_(player.trained(), plan.clip)
         optimizer.step()
-        parts = {"loss": float(loss.detach()), **{k: float(v.detach()) for k, v in found.items()}, **parts}
+        shown = accelerator.reduce({"loss": loss.detach(), **{k: v.detach() for k, v in found.items()}}, "mean")
+        parts = {**{name: float(value) for name, value in shown.items()}, **parts}
     return parts
 
 
@@ -156,6 +174,12 @@ def _look(look: Any, players: Any, state: State, plan: Plan, progress: Progress,
             progress.note(
                 f"at this pace --target-loss {plan.target:g} is not reached: {values[-1]:.4g} at step {state.step}"
             )
+
+
+def _sound(players: Sequence[Player], state: State) -> bool:
+    """Whether there are numbers in the last look and in every weight: a gradient can spoil weights after a good loss."""
+    weights = (weight for player in players for weight in player.parameters())
+    return all(map(math.isfinite, state.parts.values())) and all(bool(weight.isfinite().all()) for weight in weights)
 
 
 def _recovered(kept: Checkpoints | None, step: int, progress: Progress) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from corecompress.progress import Silent
 from corecompress.recipe import build, parse_spec
 from corecompress_generative.bounds import importance_bound
 from corecompress_generative.density import divergence, draw, log_density, log_normal
+from corecompress_generative.training import Plan, Player, train
 
 SMALL = "steps=60, hidden=32, embedding=16, latents=4, length=12, batch=32"
 COMMAND = str(Path(sys.executable).with_name("corecompress"))
@@ -175,6 +177,21 @@ def test_the_same_seed_gives_the_same_bytes_and_a_killed_run_resumes_to_them(spe
     assert weights[0] == weights[1]
 
 
+def test_several_processes_fit_one_model(spec: str, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29613", "--no-python"]
+    fit = ["fit", "--data", spec, "--encoder", f"lstm({SMALL})", "--prior", "gaussian", "-o", tmp_path / "two"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, COMMAND, *fit], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("active units") == 1
+    one = corecompress.fit(spec, f"lstm({SMALL})", "gaussian", tmp_path / "one").figures
+    two = json.loads((tmp_path / "two" / "encoder.json").read_text())["figures"]
+    assert two["the same, bits a value"] == pytest.approx(one["the same, bits a value"], rel=0.1)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
+    assert weights[0] != weights[1]  # twice the samples for every update
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
+
+
 def test_it_stops_at_the_target_and_by_time(spec: str, tmp_path: Path) -> None:
     plain = "annealing=none, pretrain=0, free_bits=0"
     long = f"lstm({SMALL.replace('60', '3000')}, {plain})"
@@ -207,6 +224,42 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(spec: str, tmp_
     with pytest.raises(CorecompressError, match="no number at step"):
         corecompress.fit(spec, f"lstm({SMALL}, learning_rate=1e30)", "gaussian", tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+class Spoiled(Player):
+    """Learns 3, until the loss or only its gradient is no number."""
+
+    def __init__(self, loss_from: float, gradient_from: float) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.loss_from, self.gradient_from = loss_from, gradient_from
+
+    def forward(self, batch: dict[str, torch.Tensor], share: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        loss = (self.weight - 3).square()
+        if share >= self.loss_from:
+            loss = loss * float("nan")
+        if share >= self.gradient_from:
+            loss = loss + 0 * (self.weight - self.weight).sqrt()  # the root of nothing is flat nowhere: 0 × inf
+        return loss, {}
+
+
+@pytest.mark.parametrize(
+    ("loss_from", "gradient_from", "bad", "kept"), [(0.55, 2, 12, 10), (2, 0.5, 12, 10), (2, 0.45, 10, 8)]
+)
+def test_training_goes_back_to_the_last_good_checkpoint(
+    loss_from: float, gradient_from: float, bad: int, kept: int, tmp_path: Path
+) -> None:
+    player, plan = Spoiled(loss_from, gradient_from), Plan(steps=20, rate=0.1, best=False)
+    seen = []
+
+    def look() -> dict[str, float]:
+        seen.append(player.weight.item())
+        return {"loss": abs(3 - seen[-1])}
+
+    state = train([player], lambda step: iter([{}] * 20), look, plan, tmp_path, Silent())
+    assert state.step == kept
+    assert state.stopped == f"the loss was no number at step {bad}; what step {kept} had is kept"
+    assert player.weight.item() == seen[kept // 2 - 1]
 
 
 @pytest.mark.parametrize(
