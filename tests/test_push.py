@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.repocard import metadata_load
 
 
 class Stub(BaseHTTPRequestHandler):
@@ -119,6 +120,26 @@ def test_every_file_arrives(cli: Callable[..., Any], hub: Any, small: Path, tmp_
     card = hub.files["README.md"].decode()
     assert card.startswith("---\nlibrary_name: transformers\ntags:\n- corecompress\n")
     assert "license: mit" in card
+
+
+@pytest.mark.parametrize(
+    ("card", "came_from", "base"),
+    [
+        ("---\nbase_model: acme/first\n---\n", "acme/second", "acme/first"),
+        ("no front matter", "acme/second", "acme/second"),
+        ("", "/home/me/model", None),
+        ("", "./model", None),
+        ("", "", None),
+    ],
+)
+def test_the_card_of_a_local_folder_names_what_it_came_from(
+    cli: Callable[..., Any], small: Path, tmp_path: Path, card: str, came_from: str, base: str | None
+) -> None:
+    (small / "README.md").write_text(card)
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps({**config, "_name_or_path": came_from}))
+    assert cli("compress", small, "-o", tmp_path / "out").returncode == 0
+    assert (metadata_load(tmp_path / "out" / "README.md") or {}).get("base_model") == base
 
 
 def test_a_bad_token_is_said_before_any_work(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,8 @@ from corecompress.writer import file_record
 if TYPE_CHECKING:
     from corecompress.measure.evaluate import Evaluation
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+"""An organisation's or a person's model; a path of two parts that begins elsewhere looks otherwise."""
 KEPT = ("language", "license", "license_name", "license_link", "pipeline_tag", "datasets")
 """Keys of the original card's front matter that hold for the compressed model as well."""
 
@@ -109,10 +113,20 @@ def _front_matter(folder: Path, name: str) -> str:
     tags = [str(tag) for tag in original.get("tags") or []]
     known: dict[str, Any] = {"library_name": original.get("library_name", "transformers")}
     known["tags"] = list(dict.fromkeys(["corecompress", *tags]))
-    if "/" in name:
-        known |= {"base_model": name, "base_model_relation": "quantized"}
+    known |= _base_model(folder, name, original)
     known |= {key: original[key] for key in KEPT if key in original}
     return str(yaml.safe_dump(known, sort_keys=False, allow_unicode=True))
+
+
+def _base_model(folder: Path, name: str, original: dict[str, Any]) -> dict[str, Any]:
+    """The original, where the hub knows it; of a local folder what its card or its configuration says it came from."""
+    if "/" in name:
+        return {"base_model": name, "base_model_relation": "quantized"}
+    if "base_model" in original:
+        return {"base_model": original["base_model"]}
+    path = folder / "config.json"
+    came_from = json.loads(path.read_text("utf-8")).get("_name_or_path", "") if path.exists() else ""
+    return {"base_model": came_from} if isinstance(came_from, str) and HUB_ID.fullmatch(came_from) else {}
 
 
 def _original_metadata(folder: Path) -> dict[str, Any]:

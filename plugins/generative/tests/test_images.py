@@ -132,14 +132,15 @@ def test_a_prompt_says_what_is_drawn(tmp_path: Path) -> None:
     encoder = open_fitted(tmp_path / "model")
     one, other = (encoder.generate(6, prompt=f"a handwritten {word}", seed=1) for word in ("one", "zero"))
     assert any(a.image.tobytes() != b.image.tobytes() for a, b in zip(one, other, strict=True))
-    done = subprocess.run(
-        [COMMAND, "generate", tmp_path / "model", "--prompt", "a handwritten sevn", "-o", tmp_path / "x"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert "'sevn' is no word of the captions; the nearest are seven" in done.stderr
-    assert not (tmp_path / "x").exists()
+    for prompt, said in (("a handwritten sevn", "the nearest are seven"), ("七", "they are like “")):
+        done = subprocess.run(
+            [COMMAND, "generate", tmp_path / "model", "--prompt", prompt, "-o", tmp_path / "x"],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        assert f"'{prompt.split()[-1]}' is no word of the captions; {said}" in done.stderr
+        assert not (tmp_path / "x").exists()
 
 
 def test_bad_images_are_one_line(tmp_path: Path) -> None:

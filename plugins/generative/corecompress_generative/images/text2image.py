@@ -106,10 +106,9 @@ class Text2Image(VaeGan):
         if not words:
             raise CorecompressError("--prompt: holds no word; say what the image should show")
         if unknown:
-            near = difflib.get_close_matches(unknown[0], self.words, n=3, cutoff=0.3) or self.words[:3]
-            raise CorecompressError(
-                f"--prompt: '{unknown[0]}' is no word of the captions; the nearest are {', '.join(near)}"
-            )
+            near = difflib.get_close_matches(unknown[0], self.words, n=3, cutoff=0.3)
+            known = f"the nearest are {', '.join(near)}" if near else f"they are like “{self.known[0]}”"
+            raise CorecompressError(f"--prompt: '{unknown[0]}' is no word of the captions; {known}")
 
 
 def words_of(caption: str) -> list[str]:
