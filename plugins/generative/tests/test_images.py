@@ -91,7 +91,12 @@ def test_nvae_and_cnn_under_other_priors(prior: str, tmp_path: Path) -> None:
     for encoder in ("cnn", "nvae"):
         found = corecompress.fit(DIGITS, SMALL[encoder], prior, tmp_path / encoder)
         assert math.isfinite(found.figures["-ELBO (nats a sample)"])
-        assert len(open_fitted(tmp_path / encoder).generate(2)) == 2
+        opened = open_fitted(tmp_path / encoder)
+        assert len(opened.generate(2)) == 2
+        pixels = torch.linspace(0, 1, 784).view(1, 1, 28, 28)
+        with torch.no_grad():  # black and white is all that a Bernoulli synthesis is asked for, and its analysis told
+            grey, black = (opened.model.posterior({"pixel_values": x})[0] for x in (pixels, (pixels > 0.5).float()))
+        assert torch.equal(grey, black)
     assert json.loads((tmp_path / "nvae" / "config.json").read_text())["options"]["conditional"] == (
         prior == "hierarchical"
     )

@@ -25,13 +25,18 @@ def outputs_of(kind: Kind) -> int:
     return 2 if kind == "logistic" else 1
 
 
+def seen(kind: Kind, pixels: torch.Tensor) -> torch.Tensor:
+    """The pixels as the likelihood takes them: an analysis that saw more would be told what can't be restored."""
+    return (pixels > 0.5).to(pixels) if kind == "bernoulli" else pixels
+
+
 def log_likelihood(
     kind: Kind, said: torch.Tensor, pixels: torch.Tensor, log_width: torch.Tensor | None = None
 ) -> torch.Tensor:
     """ln p(pixels) in nats [n]; said [n, outputs · c, h, w], pixels [n, c, h, w] in 0 … 1; log_width: of the
     gaussian, a scalar."""
     if kind == "bernoulli":
-        each = -functional.binary_cross_entropy_with_logits(said, (pixels > 0.5).to(said), reduction="none")
+        each = -functional.binary_cross_entropy_with_logits(said, seen(kind, pixels).to(said), reduction="none")
         return each.flatten(1).sum(1)
     if kind == "gaussian":
         assert log_width is not None

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from corecompress_generative.config import ImageVaeConfig
-from corecompress_generative.images.likelihood import log_likelihood, means, outputs_of
+from corecompress_generative.images.likelihood import log_likelihood, means, outputs_of, seen
 from corecompress_generative.model import GenerativeModel, Inputs, Reconstruction
 
 SHRINK = 4
@@ -78,7 +78,7 @@ class ImageVae(GenerativeModel):
         return torch.zeros(n, self.config.caption_width, device=self.device)
 
     def posterior(self, batch: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-        pixels = batch["pixel_values"]
+        pixels = seen(self.kind, batch["pixel_values"])
         found = self.latents(torch.cat([self.analysis(pixels), self.told(batch, len(pixels))], 1))
         mean, log_deviation = found.chunk(2, 1)
         return mean, log_deviation.clamp(-6, 2)

@@ -19,7 +19,7 @@ from torch import nn
 from corecompress.components import Prior
 from corecompress_generative.config import NvaeConfig
 from corecompress_generative.density import divergence, log_density, log_normal
-from corecompress_generative.images.likelihood import log_likelihood, means, outputs_of
+from corecompress_generative.images.likelihood import log_likelihood, means, outputs_of, seen
 from corecompress_generative.model import GenerativeModel, Inputs, Reconstruction
 
 WIDEST = 5.0
@@ -152,7 +152,7 @@ class Nvae(GenerativeModel):
         self.post_init()
 
     def _features(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        fine = self.fine(self.stem(pixels))
+        fine = self.fine(self.stem(seen(self.kind, pixels)))
         return self.coarse(self.shrink(fine)), fine
 
     def _larger(self, number: int, s: torch.Tensor) -> torch.Tensor:
