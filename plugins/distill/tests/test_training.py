@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,6 +285,15 @@ def test_data_that_do_not_fit_are_refused(bert: Path, pictures: str, text: str, 
     with pytest.raises(CorecompressError, match="nothing in the recipe"):
         corecompress.compress(bert, out, "lossless", target_loss=0.1)
     assert not out.exists()
+
+
+def test_a_generator_is_fitted_not_cut(bert: Path, text: str, tmp_path: Path) -> None:
+    fitted = tmp_path / "fitted"
+    shutil.copytree(bert, fitted)
+    (fitted / "encoder.json").write_text("{}")
+    with pytest.raises(CorecompressError, match="fit a smaller one"):
+        corecompress.compress(fitted, tmp_path / "out", "distill(layers=1)", data=text)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
