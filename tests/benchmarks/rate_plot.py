@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from measuring import Row, axis_label
 
 from corecompress.measure.frontier import at_quality
@@ -46,6 +47,9 @@ def styles(report: Row, shown: dict[str, Curves]) -> dict[str, dict[str, Any]]:
         if name in REFERENCES:
             looks[name] = {"color": GREY, "marker": ".", "linestyle": "--", "linewidth": 1.3}
             continue
+        if name not in ours and (same := name.partition(",")[0]) in looks:
+            looks[name] = looks[same]
+            continue
         k = sum(look["color"] != GREY for look in looks.values())
         looks[name] = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)], "markersize": 7}
         looks[name] |= {"linewidth": 3.0 if name in ours else 1.5}
@@ -57,6 +61,9 @@ def panel(axes: Any, curves: Curves, looks: dict[str, dict[str, Any]]) -> None:
         kept = sorted((bits, bad) for bad, bits in points if bad > 0)
         axes.plot([x for x, _ in kept], [y for _, y in kept], label=name, **looks[name])
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(left=0)
     axes.grid(True, which="both", color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -81,5 +88,6 @@ def saving(axes: Any, curves: Curves, ours: set[str]) -> None:
         return
     quality, mine, theirs, _ = best
     axes.annotate("", (mine, quality), (theirs, quality), arrowprops={"arrowstyle": "->", "color": "black", "lw": 1.4})
-    text = f"{100 * (mine / theirs - 1):+.0f} % bytes"
-    axes.annotate(text, ((mine + theirs) / 2, quality), (0, 6), textcoords="offset points", ha="center", fontsize=12)
+    text = f"−{100 * (1 - mine / theirs):.0f} % bytes"
+    place = {"xytext": (-10, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+    axes.annotate(text, (mine, quality), **place, fontsize=12)

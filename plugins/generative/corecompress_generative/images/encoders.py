@@ -47,6 +47,7 @@ class CnnOptions(ImageOptions):
     annealing: Literal["linear", "cyclical", "none"] = option("none", "how the weight of the rate climbs")
     climb: float = option(0.25, "share of the training in which it climbs (linear)")
     free_bits: float = option(0.0, "nats of each latent that cost nothing")
+    learning_rate: float = option(3e-3, "of Adam, at its highest")
 
 
 @dataclass(frozen=True)
