@@ -13,8 +13,8 @@ import torch
 
 from corecompress.components import Job
 from corecompress.errors import CorecompressError
-from corecompress.hashing import hash_file
 from corecompress.fitting import RECORD
+from corecompress.hashing import hash_file
 from corecompress.hf.load import load_model
 from corecompress.measure.outputs import pooling_of
 from corecompress.measure.task import Task, task_of
@@ -151,9 +151,8 @@ def keeps_embeddings(options: Options, task: Task) -> bool:
 
 def _load_teacher(job: Job) -> Any:
     if (job.source.folder / RECORD).exists():
-        raise CorecompressError(
-            f"distill: {job.source.folder.name} was made by `corecompress fit`; fit a smaller one, by its encoder's options"
-        )
+        name = job.source.folder.name
+        raise CorecompressError(f"distill: {name} is what `corecompress fit` made; fit a smaller one, by its options")
     with quiet():
         try:
             teacher = load_model(job.source.folder, dtype=torch.float32)

@@ -177,7 +177,7 @@ def _look(look: Any, players: Any, state: State, plan: Plan, progress: Progress,
 
 
 def _sound(players: Sequence[Player], state: State) -> bool:
-    """Whether there are numbers in the last look and in every weight: a gradient can spoil weights after a good loss."""
+    """Whether the last look and every weight are numbers: a gradient may spoil weights after a good loss."""
     weights = (weight for player in players for weight in player.parameters())
     return all(map(math.isfinite, state.parts.values())) and all(bool(weight.isfinite().all()) for weight in weights)
 

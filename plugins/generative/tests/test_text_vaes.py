@@ -130,7 +130,9 @@ def test_importance_weights_tighten_the_bound(fitted: Path, spec: str) -> None:
     rate, distortion, _ = encoder.model.terms(batch, encoder.prior)
     bounds = []
     for draws in (1, 8, 64):
-        torch.manual_seed(0)  # the same 64 draws each time, so that Jensen's inequality holds for them, not only on average
+        torch.manual_seed(
+            0
+        )  # the same 64 draws each time, so that Jensen's inequality holds for them, not only on average
         found = [importance_bound(encoder.model, encoder.prior, batch, draws) for _ in range(64 // draws)]
         bounds.append(float(torch.stack(found).mean()))
     assert bounds[0] == pytest.approx(float((rate.sum(1) + distortion).mean()), abs=1)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +20,7 @@ from corecompress_vae.layout import layout_of
 from corecompress_vae.plan import Sensitivity
 from corecompress_vae.rotation import rotate_factor
 from corecompress_vae.values import HUGE, TINY
+from corecompress_vae.vocabulary import table_steps
 
 SHARE = 0.5
 """Without data a step goes with the standard deviation of its matrix, of its row and of its column to this power each:
@@ -52,10 +55,17 @@ class Widths:
 
 
 class Alike:
-    """Data-free: steps between equal for all weights and proportional to their widths; `scale` for all of them."""
+    """Data-free: steps between equal for all weights and proportional to their widths; `scale` for all of them,
+    `factors` for some."""
 
-    def __init__(self, widths: dict[str, Widths], share: float = SHARE, scale: float = 1.0):
-        self.widths, self.share, self.scale = widths, share, scale
+    def __init__(
+        self,
+        widths: dict[str, Widths],
+        share: float = SHARE,
+        scale: float = 1.0,
+        factors: Mapping[str, float] = MappingProxyType({}),
+    ):
+        self.widths, self.share, self.scale, self.factors = widths, share, scale, factors
         logs = [np.log(width.whole) for width in widths.values() if width.whole > 0]
         self.middle = float(np.exp(np.median(logs))) if logs else 1.0
 
@@ -64,7 +74,7 @@ class Alike:
         each = np.where(width.each > 0, width.each, self.middle)
         octaves = np.log2(each / self.middle)
         near = np.clip(octaves, -USUAL, USUAL)  # what is far off keeps its relative error
-        steps = self.scale * self.middle * np.exp2(self.share * near + (octaves - near))
+        steps = self.factors.get(name, 1.0) * self.scale * self.middle * np.exp2(self.share * near + (octaves - near))
         typical = np.exp(np.log(steps).mean())
         return Sensitivity((width.columns * typical).astype(np.float32), width.rows, parts=steps / typical)
 
@@ -117,13 +127,15 @@ def of(job: Job, matrices: list[TensorInfo], way: str, tokens: int | None) -> So
     """Calibrated where the job has data (way: "gradients" or "layers"), alike otherwise."""
     widths = {info.name: _widths(job, info) for info in matrices}
     if job.data is None:
-        return Alike(widths)
+        return Alike(widths, factors=table_steps(job.source.config, matrices))
     if way == "layers":
         from corecompress_vae.layerwise import calibrate
     else:
         from corecompress_vae.calibrate import calibrate
     folder = calibrate(job, tokens)
-    return Alike(widths) if folder is None else Calibrated(folder, widths)
+    if folder is None:
+        return Alike(widths, factors=table_steps(job.source.config, matrices))
+    return Calibrated(folder, widths)
 
 
 def _widths(job: Job, info: TensorInfo) -> Widths:

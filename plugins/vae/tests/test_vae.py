@@ -87,6 +87,39 @@ def test_bits_are_hit_on_a_real_model(bits: float, minilm: Path, tmp_path: Path)
         assert 0 < worst < 0.1
 
 
+@pytest.mark.parametrize(
+    ("architecture", "names", "coarser", "finer"),
+    [
+        ("BertModel", ["embeddings.word_embeddings.weight"], {"embeddings.word_embeddings.weight"}, set()),
+        ("LlamaForCausalLM", ["model.embed_tokens.weight"], set(), {"model.embed_tokens.weight"}),
+        (
+            "LlamaForCausalLM",
+            ["model.embed_tokens.weight", "lm_head.weight"],
+            {"model.embed_tokens.weight"},
+            {"lm_head.weight"},
+        ),
+        (
+            "GPTNeoXForCausalLM",
+            ["gpt_neox.embed_in.weight", "embed_out.weight"],
+            {"gpt_neox.embed_in.weight"},
+            {"embed_out.weight"},
+        ),
+    ],
+)
+def test_without_data_input_tables_are_coarser_and_heads_finer(
+    architecture: str, names: list[str], coarser: set[str], finer: set[str], tmp_path: Path
+) -> None:
+    tensors = {f"layers.{n}.weight": ("BF16", gaussian(128, 64, seed=n)) for n in range(8)}
+    tensors |= {name: ("BF16", gaussian(2048, 64, seed=9 + n)) for n, name in enumerate(names)}
+    source = write(tmp_path / "source", tensors, vocab_size=2048, architectures=[architecture])
+    corecompress.compress(source, tmp_path / "out", "vae(step=0.5, quantizer=trellis(states=4))")
+    before, after = dense(source), dense(tmp_path / "out")
+    lost = {name: relative(after[name], value) for name, value in before.items()}
+    usual = np.mean([value for name, value in lost.items() if name.startswith("layers.")])
+    assert {name for name, value in lost.items() if value > 1.5 * usual} == coarser
+    assert {name for name, value in lost.items() if value < usual / 1.5} == finer
+
+
 def test_a_size_is_never_exceeded_and_used(tmp_path: Path) -> None:
     source = write(tmp_path / "source", {f"{n}.weight": ("BF16", gaussian(256, 256, seed=n)) for n in range(6)})
     for most in (130_000, 200_000):
