@@ -52,7 +52,10 @@ def slow(tmp_path: Path) -> Path:
 def kill_after(lines: int, how: int, slow: Path, source: Path, out: Path, *more: str) -> int:
     """Start a run, send a signal when its journal has so many lines, return its exit code."""
     command = [Path(sys.executable).with_name("corecompress"), "--plugin-file", slow, "compress", source, "-o", out]
-    process = subprocess.Popen([*map(str, command), "-r", "slow", "-j", "2", *more], stderr=subprocess.DEVNULL)
+    heeds = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731 (nohup's children don't)
+    process = subprocess.Popen(
+        [*map(str, command), "-r", "slow", "-j", "2", *more], stderr=subprocess.DEVNULL, preexec_fn=heeds
+    )
     journal = out.with_name(out.name + ".partial") / "journal.jsonl"
     while not journal.exists() or journal.read_bytes().count(b"\n") < lines:
         assert process.poll() is None, "it ended before it could be killed"
