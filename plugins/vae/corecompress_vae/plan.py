@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from corecompress_vae.classes import fit_classes, one_class
+from corecompress_vae.classes import CLASSES, fit_classes, one_class
 from corecompress_vae.layout import Layout
 from corecompress_vae.levels import step_codes
 from corecompress_vae.matrix import Scales, head, no_finer_than_float
@@ -30,6 +30,8 @@ ENOUGH = 1 << 21
 """Weights up to which the sample is the whole checkpoint."""
 CHUNK_BYTES = STATE_BYTES + 5
 """Of a chunk of levels besides its words and escapes: coder states and lengths."""
+NEARBY = 8
+"""Classes beyond the widest of the sample that have a table, like all below, where a matrix has one class."""
 FEWEST = 32
 """Rows of a matrix in the sample, at least."""
 
@@ -137,7 +139,12 @@ def estimate(
     for part, more in parts:  # in the sample's order, so that sums do not depend on which thread was first
         counts += part
         extra += more
-    fitted = fit(counts).only(counts.sum(1) > 0)
+    used = (counts.sum(1) > 0).reshape(CLASSES, 2).any(1)
+    if (
+        not by_row
+    ):  # all of a matrix hangs on one class, and the whole of it may have another than its rows in the sample
+        used = np.convolve(used, np.ones(2 * NEARBY + 1), "same") > 0
+    fitted = fit(counts).only(np.repeat(used, 2))
     bits = float((counts * fitted.bits.reshape(ROWS, SYMBOLS)).sum())
     return Estimate(bits / 8 + extra + len(fitted.to_bytes()), fitted)
 

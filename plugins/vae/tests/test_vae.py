@@ -120,6 +120,13 @@ def test_without_data_input_tables_are_coarser_and_heads_finer(
     assert {name for name, value in lost.items() if value < usual / 1.5} == finer
 
 
+@pytest.mark.parametrize("quantizer", ["scalar", "trellis(states=4)"])
+@pytest.mark.parametrize("bits", [1.5, 2.5])
+def test_one_class_a_matrix_hits_its_size_too(bits: float, quantizer: str, minilm: Path, tmp_path: Path) -> None:
+    done = corecompress.compress(minilm, tmp_path / "out", f"vae(bits={bits}, encoder=identity, quantizer={quantizer})")
+    assert 8 * done.bytes / sum(info.size for info in open_checkpoint(minilm).tensors) == pytest.approx(bits, rel=0.01)
+
+
 def test_a_size_is_never_exceeded_and_used(tmp_path: Path) -> None:
     source = write(tmp_path / "source", {f"{n}.weight": ("BF16", gaussian(256, 256, seed=n)) for n in range(6)})
     for most in (130_000, 200_000):
