@@ -30,8 +30,6 @@ ENOUGH = 1 << 21
 """Weights up to which the sample is the whole checkpoint."""
 CHUNK_BYTES = STATE_BYTES + 5
 """Of a chunk of levels besides its words and escapes: coder states and lengths."""
-NEARBY = 8
-"""Classes beyond the widest of the sample that have a table, like all below, where a matrix has one class."""
 FEWEST = 32
 """Rows of a matrix in the sample, at least."""
 
@@ -140,10 +138,8 @@ def estimate(
         counts += part
         extra += more
     used = (counts.sum(1) > 0).reshape(CLASSES, 2).any(1)
-    if (
-        not by_row
-    ):  # all of a matrix hangs on one class, and the whole of it may have another than its rows in the sample
-        used = np.convolve(used, np.ones(2 * NEARBY + 1), "same") > 0
+    if not by_row:  # all of a matrix hangs on one class, while prices are those of its rows' and columns' own
+        used[:] = True
     fitted = fit(counts).only(np.repeat(used, 2))
     bits = float((counts * fitted.bits.reshape(ROWS, SYMBOLS)).sum())
     return Estimate(bits / 8 + extra + len(fitted.to_bytes()), fitted)
