@@ -100,9 +100,12 @@ def option_compute(command: Command) -> Command:
 
 
 def emit(value: Any, table: Callable[..., RenderableType], as_json: bool, quiet: bool = False, **more: Any) -> None:
-    """Print a result as a table, as JSON, or not at all."""
+    """Print a result as a table, as JSON, or not at all; what there is to say of several processes, the leader says."""
+    from corecompress.ranks import is_follower
     from corecompress.report import tables
 
+    if is_follower():
+        return
     if as_json:
         click.echo(json.dumps(tables.as_json(value) | more, indent=1, ensure_ascii=False))
     elif not quiet:

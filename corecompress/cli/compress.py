@@ -74,8 +74,6 @@ def command(
     if repo_id is not None:
         check_push(repo_id)
     begun = time.perf_counter()
-    if is_follower():  # what there is to say, the leader says
-        as_json, quiet = False, True
     with common.progress(quiet or as_json) as progress:
         summary = api.compress(
             src, out, shard_bytes=shard_size, evaluated=not no_evaluate, progress=progress, **settings

@@ -33,12 +33,9 @@ def command(data: str, encoder: str, prior: str, out: str, as_json: bool, quiet:
     corecompress compress ./another -o small -r 'vae(bits=4, encoder=mlp-vae(file=codec))'
     """
     from corecompress import api
-    from corecompress.ranks import is_follower
     from corecompress.report.tables import fitted_table
 
     common.warn_unknown_plugins()
-    if is_follower():  # what there is to say, the leader says
-        as_json, quiet = False, True
     with common.progress(quiet or as_json) as progress:
         found = api.fit(data, encoder, prior, out, progress=progress, **settings)
     common.emit(found, fitted_table, as_json, quiet)

@@ -4,10 +4,10 @@
 
 The images are the set's own, test images for evaluation. Black and white (border at one half): −ELBO and −ln p with 32
 importance weights, nats an image, on the first 512 images of the evaluation split, by one function for all. Grey: squared
-error of a pixel of reconstructions, and the Fréchet distance of 2,000 new images in the features of a classifier that was
-trained on the real ones (floor: one half of the test images against the other). Pythae trains the networks of our `cnn` for as many epochs as our
-updates are, at the same batch and learning rate. One thread; what is in DIR already is not trained again. Writes table.md,
-results.json and a sheet of new images of each.
+error of a pixel of reconstructions, and the Fréchet distance of 2,000 new images in the features of a classifier that
+was trained on the real ones (floor: one half of the test images against the other). Pythae trains the networks of our
+`cnn` for as many epochs as our updates are, at the same batch and learning rate. One thread; what is in DIR already is
+not trained again. Writes table.md, results.json and a sheet of new images of each.
 """
 
 import argparse
@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from judges import Classifier, frechet, images_of, train_classifier
+from judges import Classifier, frechet, images_of, pixels_of, train_classifier
+from measuring import markdown
 
 import corecompress
 from corecompress.generation import open_fitted
@@ -80,21 +81,20 @@ def bounds(encoder: ImageEncoder, batches: list[dict]) -> dict[str, float]:
 def looks(encoder: ImageEncoder, batches: list[dict], classifier: Classifier, real: np.ndarray) -> dict[str, float]:
     taken = [encoder.take(batch) for batch in batches]
     error = encoder.figures(taken)["squared error of a pixel"]
-    new = np.stack([sample.image for sample in encoder.generate(DRAWN, seed=0)])
-    pixels = torch.from_numpy(new).permute(0, 3, 1, 2).float() / 255
-    return {"pixel error": error, "Fréchet distance": frechet(real, classifier.body(pixels).numpy())}
+    drawn = classifier.body(pixels_of(encoder.generate(DRAWN, seed=0))).numpy()
+    return {"pixel error": error, "Fréchet distance": frechet(real, drawn)}
 
 
 def table(rows: dict[str, list[dict[str, float]]], columns: list[str]) -> list[str]:
-    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines = []
     for name, found in rows.items():
         cells = []
         for column in columns:
             values = [row[column] for row in found]
             spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 and column != "parameters" else ""
             cells.append(f"{np.mean(values):,.4g}{spread}" if column != "parameters" else f"{values[0]:,.0f}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return lines
+        lines.append([name, *cells])
+    return markdown(["", *columns], lines)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import corecompress
+from corecompress.components import Sample
 
 FEATURES = 64
 
@@ -16,6 +17,11 @@ def images_of(spec: str, *splits: str) -> tuple[torch.Tensor, torch.Tensor, list
     pixels = torch.from_numpy(np.concatenate([batch["pixel_values"] for batch in batches]))
     labels = torch.from_numpy(np.concatenate([batch["label"] for batch in batches]))
     return pixels, labels, [str(caption) for batch in batches for caption in batch["caption"]]
+
+
+def pixels_of(samples: list[Sample]) -> torch.Tensor:
+    """[n, c, h, w], 0 … 1."""
+    return torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2).float() / 255
 
 
 class Classifier(nn.Module):

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from judges import Classifier, frechet, images_of, train_classifier
+from judges import Classifier, frechet, images_of, pixels_of, train_classifier
+from measuring import markdown
 
 import corecompress
 from corecompress.generation import open_fitted
@@ -29,7 +30,7 @@ def measure(folder: Path, judge: Classifier, real: np.ndarray, asked: list[tuple
     """Size, latency, prompt accuracy and Fréchet distance of one folder."""
     encoder = open_fitted(folder)
     samples = [encoder.generate(1, prompt=prompt, seed=seed + n)[0] for n, (prompt, _) in enumerate(asked)]
-    pixels = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2).float() / 255
+    pixels = pixels_of(samples)
     said = judge(pixels).argmax(1)
     right = float((said == torch.tensor([label for _, label in asked])).float().mean())
     seconds = []
@@ -81,10 +82,7 @@ def main() -> None:
         json.dumps({**vars(asked), "out": str(asked.out), **facts, "rows": rows}, indent=1)
     )
     names = list(rows["original"])
-    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    lines += [
-        f"| {folder} | " + " | ".join(f"{row[name]:,.4g}" for name in names) + " |" for folder, row in rows.items()
-    ]
+    lines = markdown(["", *names], [[folder, *(f"{row[name]:,.4g}" for name in names)] for folder, row in rows.items()])
     lines += ["", *(f"{name}: {value:.4f}" for name, value in facts.items())]
     (asked.out / "report.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from judges import frechet
+from measuring import markdown
 
 import corecompress
 from corecompress.generation import open_fitted
@@ -101,8 +102,7 @@ def main() -> None:
     rows = {}
     for encoder, prior in pairs:
         rows[f"{encoder}, {prior}"] = row([fitted(asked, data, encoder, prior, seed) for seed in asked.seeds])
-    lines = ["| | " + " | ".join(SHOWN.values()) + " |", "|---" * (len(SHOWN) + 1) + "|"]
-    lines += [f"| {name} | " + " | ".join(found.values()) + " |" for name, found in rows.items()]
+    lines = markdown(["", *SHOWN.values()], [[name, *found.values()] for name, found in rows.items()])
     drawn = {}
     if "gan" in asked.priors:
         folder = fitted(asked, data, asked.encoders[0], "gan", asked.seeds[0])

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from corecompress_vae.classes import CLASSES, fit_classes, one_class
+from corecompress_vae.classes import fit_classes, one_class
 from corecompress_vae.layout import Layout
 from corecompress_vae.levels import step_codes
 from corecompress_vae.matrix import Scales, head, no_finer_than_float
@@ -137,10 +137,9 @@ def estimate(
     for part, more in parts:  # in the sample's order, so that sums do not depend on which thread was first
         counts += part
         extra += more
-    used = (counts.sum(1) > 0).reshape(CLASSES, 2).any(1)
-    if not by_row:  # all of a matrix hangs on one class, while prices are those of its rows' and columns' own
-        used[:] = True
-    fitted = fit(counts).only(np.repeat(used, 2))
+    fitted = fit(counts)
+    if by_row:  # else all of a matrix hangs on one class, while prices are those of its rows' and columns' own
+        fitted = fitted.only(counts.sum(1) > 0)
     bits = float((counts * fitted.bits.reshape(ROWS, SYMBOLS)).sum())
     return Estimate(bits / 8 + extra + len(fitted.to_bytes()), fitted)
 

@@ -126,16 +126,19 @@ class Rotated:
 def of(job: Job, matrices: list[TensorInfo], way: str, tokens: int | None) -> Source:
     """Calibrated where the job has data (way: "gradients" or "layers"), alike otherwise."""
     widths = {info.name: _widths(job, info) for info in matrices}
-    if job.data is None:
+    folder = None if job.data is None else _calibrated(job, way, tokens)
+    if folder is None:
         return Alike(widths, factors=table_steps(job.source.config, matrices))
+    return Calibrated(folder, widths)
+
+
+def _calibrated(job: Job, way: str, tokens: int | None) -> Path | None:
+    """The folder of Hessians; None for a model that data can't calibrate."""
     if way == "layers":
         from corecompress_vae.layerwise import calibrate
     else:
         from corecompress_vae.calibrate import calibrate
-    folder = calibrate(job, tokens)
-    if folder is None:
-        return Alike(widths, factors=table_steps(job.source.config, matrices))
-    return Calibrated(folder, widths)
+    return calibrate(job, tokens)
 
 
 def _widths(job: Job, info: TensorInfo) -> Widths:

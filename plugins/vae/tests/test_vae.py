@@ -2,190 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import numpy as np
 import pytest
 import tiny
 import vae_models
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from vae_models import FAST, dense, gaussian, relative, write
 
 import corecompress
-from corecompress.artifact import Artifact
 from corecompress.checkpoint import open_checkpoint
 from corecompress.components import Tensor, TensorInfo
 from corecompress.errors import CorecompressError, CorruptData
 from corecompress.plugins import registry
 from corecompress.recipe import build, parse_spec
 
-FAST = "vae(bits=4, quantizer=trellis(states=4))"
 SKIP = [HealthCheck.function_scoped_fixture]
-
-
-def write(folder: Path, tensors: dict[str, tuple[str, np.ndarray]], **config: Any) -> Path:
-    """A checkpoint of arrays; those named BF16 are given as float32."""
-    made: checkpoints.Tensors = {}
-    for name, (dtype, values) in tensors.items():
-        if dtype == "BF16":
-            data = (values.astype("<f4").view("<u4") >> 16).astype("<u2")
-        else:
-            data = values.astype({"F32": "<f4", "F16": "<f2"}[dtype])
-        made[name] = (dtype, values.shape, np.ascontiguousarray(data).reshape(-1).view(np.uint8))
-    return checkpoints.write_checkpoint(folder, [made], config or None)
-
-
-def dense(folder: Path) -> dict[str, np.ndarray]:
-    """Tensors of a plain or compressed folder as float32."""
-    source = Artifact(folder) if (folder / "corecompress.json").exists() else open_checkpoint(folder)
-    if isinstance(source, Artifact):
-        out = folder.with_name(folder.name + "-dense")
-        corecompress.decompress(folder, out, force=True)
-        source = open_checkpoint(out)
-    found = {}
-    for info in source.tensors:
-        data = source.read(info.name).data
-        if info.dtype == "BF16":
-            values = (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
-        else:
-            values = data.view({"F32": "<f4", "F16": "<f2", "I64": "<i8"}[info.dtype]).astype(np.float32)
-        found[info.name] = values.reshape(info.shape)
-    return found
-
-
-def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
-    return (np.random.default_rng(seed).standard_normal(shape) * 0.02).astype(np.float32)
-
-
-def relative(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a.astype(np.float64), b.astype(np.float64)  # squares of the smallest are no float32
-    return float(np.sqrt(np.mean((a - b) ** 2) / np.mean(b**2)))
-
-
-@pytest.mark.parametrize("bits", [2.5, 6.0])
-def test_bits_are_hit_on_a_real_model(bits: float, minilm: Path, tmp_path: Path) -> None:
-    done = corecompress.compress(minilm, tmp_path / "out", f"vae(bits={bits}, quantizer=trellis(states=4))")
-    files = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file())
-    assert done.bytes == files
-    parameters = sum(info.size for info in open_checkpoint(minilm).tensors)
-    assert 8 * files / parameters == pytest.approx(bits, rel=0.01)
-    assert corecompress.verify(tmp_path / "out").ok
-    if bits > 5:
-        from transformers import AutoModel
-
-        plain, small = AutoModel.from_pretrained(minilm), AutoModel.from_pretrained(tmp_path / "out")
-        worst = max(
-            relative(b.detach().numpy(), a.detach().numpy())
-            for a, b in zip(plain.parameters(), small.parameters(), strict=True)
-        )
-        assert 0 < worst < 0.1
-
-
-@pytest.mark.parametrize(
-    ("architecture", "names", "coarser", "finer"),
-    [
-        ("BertModel", ["embeddings.word_embeddings.weight"], {"embeddings.word_embeddings.weight"}, set()),
-        ("LlamaForCausalLM", ["model.embed_tokens.weight"], set(), {"model.embed_tokens.weight"}),
-        (
-            "LlamaForCausalLM",
-            ["model.embed_tokens.weight", "lm_head.weight"],
-            {"model.embed_tokens.weight"},
-            {"lm_head.weight"},
-        ),
-        (
-            "GPTNeoXForCausalLM",
-            ["gpt_neox.embed_in.weight", "embed_out.weight"],
-            {"gpt_neox.embed_in.weight"},
-            {"embed_out.weight"},
-        ),
-    ],
-)
-def test_without_data_input_tables_are_coarser_and_heads_finer(
-    architecture: str, names: list[str], coarser: set[str], finer: set[str], tmp_path: Path
-) -> None:
-    tensors = {f"layers.{n}.weight": ("BF16", gaussian(128, 64, seed=n)) for n in range(8)}
-    tensors |= {name: ("BF16", gaussian(2048, 64, seed=9 + n)) for n, name in enumerate(names)}
-    source = write(tmp_path / "source", tensors, vocab_size=2048, architectures=[architecture])
-    corecompress.compress(source, tmp_path / "out", "vae(step=0.5, quantizer=trellis(states=4))")
-    before, after = dense(source), dense(tmp_path / "out")
-    lost = {name: relative(after[name], value) for name, value in before.items()}
-    usual = np.mean([value for name, value in lost.items() if name.startswith("layers.")])
-    assert {name for name, value in lost.items() if value > 1.5 * usual} == coarser
-    assert {name for name, value in lost.items() if value < usual / 1.5} == finer
-
-
-@pytest.mark.parametrize("quantizer", ["scalar", "trellis(states=4)"])
-@pytest.mark.parametrize("bits", [1.5, 2.5])
-def test_one_class_a_matrix_hits_its_size_too(bits: float, quantizer: str, minilm: Path, tmp_path: Path) -> None:
-    done = corecompress.compress(minilm, tmp_path / "out", f"vae(bits={bits}, encoder=identity, quantizer={quantizer})")
-    assert 8 * done.bytes / sum(info.size for info in open_checkpoint(minilm).tensors) == pytest.approx(bits, rel=0.01)
-
-
-def test_a_size_is_never_exceeded_and_used(tmp_path: Path) -> None:
-    source = write(tmp_path / "source", {f"{n}.weight": ("BF16", gaussian(256, 256, seed=n)) for n in range(6)})
-    for most in (130_000, 200_000):
-        done = corecompress.compress(source, tmp_path / str(most), FAST, max_size=most)
-        assert 0.98 * most <= done.bytes <= most
-        assert done.bytes == sum(path.stat().st_size for path in (tmp_path / str(most)).iterdir())
-    with pytest.raises(CorecompressError, match=r"about .* is the least"):
-        corecompress.compress(source, tmp_path / "none", FAST, max_size=3000)
-    assert not (tmp_path / "none").exists()
-
-
-def test_below_reach_says_the_least(tmp_path: Path) -> None:
-    source = write(tmp_path / "source", {"a.weight": ("F32", gaussian(256, 256)), "n.weight": ("F32", gaussian(5000))})
-    with pytest.raises(CorecompressError, match=r"ask for [\d.]+ or more|about [\d.]+ is the least"):
-        corecompress.compress(source, tmp_path / "out", "vae(bits=0.1)")
-    with pytest.raises(CorecompressError, match=r"about [\d.]+ is the most"):
-        corecompress.compress(source, tmp_path / "out", "vae(bits=31)")
-    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("out.")] == ["source"]
-
-
-def test_kl_stays_under_what_was_asked(tmp_path: Path) -> None:
-    source = vae_models.llama(tmp_path / "source")
-    text = tiny.corpus(tmp_path / "text.txt", documents=400)
-    recipe = "vae(calibration_tokens=2000, quantizer=trellis(states=4))"
-    done = corecompress.compress(source, tmp_path / "out", recipe, data=f"text(length=32):{text}", max_kl=0.05)
-    assert done.evaluation is not None
-    assert 0.01 < done.evaluation.metrics["kl"].value <= 0.05
-    assert len(done.search) > 1
-    assert (tmp_path / "out" / "corecompress.json").exists()
-
-
-@pytest.mark.parametrize("way", ["gradients", "layers"])
-def test_calibration_is_worth_its_time(way: str, tmp_path: Path) -> None:
-    """At the same bits, KL with text is below KL without, for both ways; rotated as well."""
-    source = vae_models.llama(tmp_path / "source", tie_word_embeddings=True, vocab_size=64)
-    data = f"text(length=32):{tiny.corpus(tmp_path / 'text.txt', documents=400)}"
-    rest = "bits=3.5, quantizer=trellis(states=4)"
-    corecompress.compress(source, tmp_path / "free", f"vae({rest})")
-    blind = corecompress.evaluate(source, tmp_path / "free", data).metrics["kl"].value
-    for rotation in ("none", "hadamard"):
-        recipe = f"vae({rest}, calibration={way}, calibration_tokens=3000, rotation={rotation})"
-        out = tmp_path / rotation
-        done = corecompress.compress(source, out, recipe, data=data)
-        assert done.bits_per_weight == pytest.approx(3.5, rel=0.01)
-        assert done.evaluation is not None
-        assert done.evaluation.metrics["kl"].value < 0.9 * blind
-
-
-def test_kl_falls_as_bits_rise(tmp_path: Path) -> None:
-    source = vae_models.llama(tmp_path / "source")
-    data = f"text(length=32):{tiny.corpus(tmp_path / 'text.txt', documents=400)}"
-    found = []
-    for bits in (3, 4.5, 7, 10):
-        recipe = f"vae(bits={bits}, calibration_tokens=2000, quantizer=trellis(states=4))"
-        done = corecompress.compress(source, tmp_path / str(bits), recipe, data=data, cache=tmp_path / "cache")
-        assert done.evaluation is not None
-        found.append(done.evaluation.metrics["kl"].value)
-    assert all(b < 0.5 * a for a, b in itertools.pairwise(found)), found
-
 
 ODD = {
     "zeros": np.zeros((64, 64), np.float32),

@@ -1,4 +1,4 @@
-"""Small models whose weights are large enough to be coded as matrices."""
+"""Small models and checkpoints of arrays whose weights are large enough to be coded as matrices."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import checkpoints
+import numpy as np
 import tiny
 
+import corecompress
+from corecompress.artifact import Artifact
+from corecompress.checkpoint import open_checkpoint
+
+FAST = "vae(bits=4, quantizer=trellis(states=4))"
 SIZE = {"vocab_size": 64, "hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3}
 HEADS = {"num_attention_heads": 4, "max_position_embeddings": 128}
 
@@ -32,3 +39,42 @@ def save(model: Any, folder: Path, change: Callable[[Any], None] | None = None) 
     model.save_pretrained(folder)
     tiny.tokenizer(folder)
     return folder
+
+
+def write(folder: Path, tensors: dict[str, tuple[str, np.ndarray]], **config: Any) -> Path:
+    """A checkpoint of arrays; those named BF16 are given as float32."""
+    made: checkpoints.Tensors = {}
+    for name, (dtype, values) in tensors.items():
+        if dtype == "BF16":
+            data = (values.astype("<f4").view("<u4") >> 16).astype("<u2")
+        else:
+            data = values.astype({"F32": "<f4", "F16": "<f2"}[dtype])
+        made[name] = (dtype, values.shape, np.ascontiguousarray(data).reshape(-1).view(np.uint8))
+    return checkpoints.write_checkpoint(folder, [made], config or None)
+
+
+def dense(folder: Path) -> dict[str, np.ndarray]:
+    """Tensors of a plain or compressed folder as float32."""
+    source = Artifact(folder) if (folder / "corecompress.json").exists() else open_checkpoint(folder)
+    if isinstance(source, Artifact):
+        out = folder.with_name(folder.name + "-dense")
+        corecompress.decompress(folder, out, force=True)
+        source = open_checkpoint(out)
+    found = {}
+    for info in source.tensors:
+        data = source.read(info.name).data
+        if info.dtype == "BF16":
+            values = (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
+        else:
+            values = data.view({"F32": "<f4", "F16": "<f2", "I64": "<i8"}[info.dtype]).astype(np.float32)
+        found[info.name] = values.reshape(info.shape)
+    return found
+
+
+def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(shape) * 0.02).astype(np.float32)
+
+
+def relative(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a.astype(np.float64), b.astype(np.float64)  # squares of the smallest are no float32
+    return float(np.sqrt(np.mean((a - b) ** 2) / np.mean(b**2)))
