@@ -44,11 +44,20 @@ def fit_classes(levels: NDArray[np.int32]) -> tuple[NDArray[np.uint8], NDArray[n
     return rows.astype(np.uint8), columns.astype(np.uint8)
 
 
-def one_class(levels: NDArray[np.int32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """(rows uint8 [o], columns uint8 [n]) that give all levels int32 [n, o] the class of the whole matrix."""
-    second = float(np.mean(np.square(levels, dtype=np.float64))) + FLOOR
-    number = min(max(round(0.5 * OCTAVE * float(np.log2(second))) + ZERO, 0), CLASSES - 1)
-    return np.zeros(levels.shape[1], np.uint8), np.full(levels.shape[0], number + SPAN, np.uint8)
+def one_class(levels: NDArray[np.int32], bits: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """(rows uint8 [o], columns uint8 [n]) that give all levels int32 [n, o] the class that codes them in fewest bits.
+
+    bits: float32 [CLASSES, 2, 256], what symbols cost (ClassTables.bits).
+    """
+    return np.zeros(levels.shape[1], np.uint8), np.full(levels.shape[0], cheapest(levels, bits) + SPAN, np.uint8)
+
+
+def cheapest(levels: NDArray[np.int32], bits: NDArray[np.float32]) -> int:
+    """The class whose tables code all of these levels in the fewest bits."""
+    far = bits.shape[2] // 2
+    slots = np.clip((levels >> 1) + far, 0, 2 * far - 1)  # what is beyond the table costs an escape in every class
+    counts = np.bincount((2 * far * (levels & 1) + slots).reshape(-1), minlength=4 * far)
+    return int(np.argmin(bits.reshape(CLASSES, -1) @ counts.astype(np.float64)))
 
 
 def deviations(values: NDArray[np.generic], floor: np.float64) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -53,11 +53,9 @@ class LevelCodec:
 
         def attempt(constant: float) -> Estimate:
             assert self.tables is not None
-            # with one class a matrix, another constant moves whole matrices to classes that nothing was counted in
-            for _ in range(1 if self.by_row else 2):
-                found = estimate(sample, constant, self.tables, self.trellis, prior.fit, job.jobs, self.by_row)
-                # the Viterbi algorithm asks for prices of symbols that did not occur as well
-                self.tables = prior.spread(found.tables)
+            found = estimate(sample, constant, self.tables, self.trellis, prior.fit, job.jobs, self.by_row)
+            # the Viterbi algorithm asks for prices of symbols that did not occur as well
+            self.tables = prior.spread(found.tables)
             return found
 
         if target is None:

@@ -39,12 +39,12 @@ class Scales:
 
 
 def encode_matrix(
-    weights: NDArray[np.float32], scales: Scales, tables: ClassTables, trellis: Trellis, bf16: bool, fitted: bool = True
+    weights: NDArray[np.float32], scales: Scales, tables: ClassTables, trellis: Trellis, bf16: bool, by_row: bool = True
 ) -> bytes:
-    """Quantise and code weights float32 [o, n]; every value finite. fitted: classes by row and column."""
+    """Quantise and code weights float32 [o, n]; every value finite. by_row: classes by row and column."""
     columns = no_finer_than_float(weights, scales)
-    levels = quantise(weights, columns, scales.rows, scales.unit, tables.bits, trellis, bf16)
-    row_classes, column_classes = fit_classes(levels) if fitted else one_class(levels)
+    levels = quantise(weights, columns, scales.rows, scales.unit, tables.bits, trellis, bf16, by_row)
+    row_classes, column_classes = fit_classes(levels) if by_row else one_class(levels, tables.bits)
     out = head(columns, scales.rows, row_classes, column_classes)
     out += encode_levels(levels, row_classes, column_classes, tables, trellis).tobytes()
     return bytes(out)

@@ -119,8 +119,10 @@ def estimate(
         rows = sensitivity.rows[planned.chosen] if sensitivity.rows.size > 1 else sensitivity.rows
         scales = replace(sensitivity, rows=rows).scales(constant, *planned.weights.shape)
         columns = no_finer_than_float(planned.weights, scales)
-        levels = quantise(planned.weights, columns, scales.rows, scales.unit, tables.bits, trellis, planned.bf16)
-        row_classes, column_classes = fit_classes(levels) if by_row else one_class(levels)
+        levels = quantise(
+            planned.weights, columns, scales.rows, scales.unit, tables.bits, trellis, planned.bf16, by_row
+        )
+        row_classes, column_classes = fit_classes(levels) if by_row else one_class(levels, tables.bits)
         symbols, index, side = walk(levels, row_classes, column_classes, tables.frequencies, trellis)
         key = index.astype(np.int64) * SYMBOLS + symbols
         counts = np.bincount(key, minlength=ROWS * SYMBOLS).reshape(ROWS, SYMBOLS)
@@ -137,9 +139,7 @@ def estimate(
     for part, more in parts:  # in the sample's order, so that sums do not depend on which thread was first
         counts += part
         extra += more
-    fitted = fit(counts)
-    if by_row:  # else all of a matrix hangs on one class, while prices are those of its rows' and columns' own
-        fitted = fitted.only(counts.sum(1) > 0)
+    fitted = fit(counts).only(counts.sum(1) > 0)
     bits = float((counts * fitted.bits.reshape(ROWS, SYMBOLS)).sum())
     return Estimate(bits / 8 + extra + len(fitted.to_bytes()), fitted)
 

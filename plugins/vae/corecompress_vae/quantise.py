@@ -20,7 +20,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from corecompress_vae.classes import CLASSES, OCTAVE, ZERO, fit_rows
+from corecompress_vae.classes import CLASSES, OCTAVE, ZERO, cheapest, fit_rows
 from corecompress_vae.levels import code_steps, to_bf16
 from corecompress_vae.trellis import Trellis, nearest, viterbi
 
@@ -39,18 +39,21 @@ def quantise(
     bits: NDArray[np.float32],
     trellis: Trellis,
     bf16: bool,
+    by_row: bool = True,
 ) -> NDArray[np.int32]:
     """Levels int32 [n, o] (a column after the other) of weights float32 [o, n].
 
     columns int64 [n], rows int64 [o]: codes of column steps and row factors; unit float32 [n, n]: upper triangular
     with unit diagonal, the feedback, or None; bits float32 [classes, 2, 256]: prices; bf16: the tensor's own
-    dtype rounds what the decoder gives, and the feedback shall know.
+    dtype rounds what the decoder gives, and the feedback shall know. by_row: prices are those of a weight's row and
+    column; else those of the one class that the whole matrix will be coded under.
     """
     o, n = weights.shape
     factor, steps = code_steps(rows), code_steps(columns)
     turned = np.ascontiguousarray(weights.T / factor)
     levels, errors = np.empty((n, o), np.int32), np.empty((min(BLOCK, n), o), np.float32)
     rough = fit_rows(turned)
+    whole = -1 if by_row else cheapest(np.rint(turned / steps[:, None]).astype(np.int32), bits)
     inverse = np.exp2(-rough / OCTAVE)
     slope = np.float32(SLOPE if trellis.states > 1 else SCALAR_SLOPE)
     kernel = _kernel(*trellis.wiring)
@@ -59,7 +62,7 @@ def quantise(
         near = np.zeros((0, 0), np.float32) if unit is None else np.ascontiguousarray(unit[begin:end, begin:end])
         kernel(
             turned[begin:end], steps[begin:end], factor, rough, inverse, near, bits, trellis.states,
-            levels[begin:end], errors, bf16, slope,
+            levels[begin:end], errors, bf16, slope, whole,
         )  # fmt: skip
         if unit is not None and end < n:
             _feed(turned[end:], errors[: end - begin], np.ascontiguousarray(unit[begin:end, end:]))
@@ -72,9 +75,10 @@ def _kernel(half: int, swap0: int, swap1: int) -> Any:
 
     @njit(cache=True, nogil=True)
     def columns(  # type: ignore[no-untyped-def]
-        turned, steps, factor, rough, inverse, near, bits, states, levels, errors, bf16, slope
+        turned, steps, factor, rough, inverse, near, bits, states, levels, errors, bf16, slope, whole
     ):
-        """Quantise columns turned float32 [b, o]; fills levels int32 [b, o] and errors float32 [≥ b, o]."""
+        """Quantise columns turned float32 [b, o]; fills levels int32 [b, o] and errors float32 [≥ b, o]. whole: the
+        class of all prices, or −1 for that of row and column."""
         count, o = turned.shape
         dec, cand = np.empty((o, states), np.uint8), np.empty((o, 4), np.int32)
         cost, fresh = np.empty(states, np.float32), np.empty(states, np.float32)
@@ -90,7 +94,7 @@ def _kernel(half: int, swap0: int, swap1: int) -> Any:
                 power += part * part
             mine = np.int64(np.rint(0.5 * OCTAVE * np.log2(power / o + 1e-12))) + ZERO
             for i in range(o):
-                classes[i] = min(max(mine + rough[i], 0), CLASSES - 1)
+                classes[i] = whole if whole >= 0 else min(max(mine + rough[i], 0), CLASSES - 1)
             if half > 0:
                 viterbi(scaled, classes, bits, slope, half, swap0, swap1, dec, cand, cost, fresh, levels[j])
             else:
