@@ -67,7 +67,8 @@ class LevelCodec:
             attempt(start)  # the first pass finds the tables' shape
             self.constant, _ = find_constant(lambda c: attempt(c).size, target, start)
         final = attempt(self.constant)
-        self.tables = final.tables
+        if self.by_row:  # else all of a matrix hangs on one table, and its prices must be those that were counted with
+            self.tables = final.tables
         return final.size
 
     def encode(self, weights: NDArray[np.float32], wanted: Sensitivity, bf16: bool) -> bytes:

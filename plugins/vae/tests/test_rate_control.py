@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,6 +74,25 @@ def test_without_data_input_tables_are_coarser_and_heads_finer(
 def test_one_class_a_matrix_hits_its_size_too(bits: float, quantizer: str, minilm: Path, tmp_path: Path) -> None:
     done = corecompress.compress(minilm, tmp_path / "out", f"vae(bits={bits}, encoder=identity, quantizer={quantizer})")
     assert 8 * done.bytes / sum(info.size for info in open_checkpoint(minilm).tensors) == pytest.approx(bits, rel=0.01)
+
+
+@pytest.mark.parametrize("quantizer", ["scalar", "trellis(states=4)"])
+def test_one_class_a_matrix_hits_its_size_with_calibration(quantizer: str, tmp_path: Path) -> None:
+    """Columns that differ by far in one class, and more weights than the sample has that a size is predicted from."""
+    drawn = np.random.default_rng(0)
+
+    def uneven(model: Any) -> None:
+        for name, weights in model.named_parameters():
+            if "proj" in name:
+                weights *= weights.new_tensor(2.0 ** drawn.normal(0, 2, weights.shape[1]))
+
+    source = vae_models.llama(
+        tmp_path / "source", uneven, hidden_size=256, intermediate_size=896, initializer_range=0.02
+    )
+    data = f"text(length=32):{tiny.corpus(tmp_path / 'text.txt', documents=400)}"
+    recipe = f"vae(bits=3, encoder=identity, calibration_tokens=2000, quantizer={quantizer})"
+    done = corecompress.compress(source, tmp_path / "out", recipe, data=data)
+    assert done.bits_per_weight == pytest.approx(3, rel=0.01)
 
 
 def test_a_size_is_never_exceeded_and_used(tmp_path: Path) -> None:
