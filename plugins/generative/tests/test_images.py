@@ -137,7 +137,12 @@ def test_a_prompt_says_what_is_drawn(tmp_path: Path) -> None:
     encoder = open_fitted(tmp_path / "model")
     one, other = (encoder.generate(6, prompt=f"a handwritten {word}", seed=1) for word in ("one", "zero"))
     assert any(a.image.tobytes() != b.image.tobytes() for a, b in zip(one, other, strict=True))
-    for prompt, said in (("a handwritten sevn", "the nearest are seven"), ("七", "they are like “")):
+    prompts = (
+        ("a handwritten sevn", "the nearest are seven"),
+        ("七", "they are like “"),
+        ("a handwriten sevn", "the nearest"),
+    )
+    for prompt, said in prompts:
         done = subprocess.run(
             [COMMAND, "generate", tmp_path / "model", "--prompt", prompt, "-o", tmp_path / "x"],
             capture_output=True,
@@ -145,6 +150,7 @@ def test_a_prompt_says_what_is_drawn(tmp_path: Path) -> None:
         )
         assert done.returncode == 2
         assert f"'{prompt.split()[-1]}' is no word of the captions; {said}" in done.stderr
+        assert ("'handwriten' is no word" in done.stderr) == ("handwriten" in prompt)
         assert not (tmp_path / "x").exists()
 
 

@@ -102,13 +102,16 @@ class Text2Image(VaeGan):
 
     def _check_prompt(self, prompt: str) -> None:
         words = words_of(prompt)
-        unknown = [word for word in words if word not in self.words]
+        unknown = list(dict.fromkeys(word for word in words if word not in self.words))
         if not words:
             raise CorecompressError("--prompt: holds no word; say what the image should show")
-        if unknown:
-            near = difflib.get_close_matches(unknown[0], self.words, n=3, cutoff=0.3)
-            known = f"the nearest are {', '.join(near)}" if near else f"they are like “{self.known[0]}”"
-            raise CorecompressError(f"--prompt: '{unknown[0]}' is no word of the captions; {known}")
+        if unknown:  # the first three: more would not be one line
+            raise CorecompressError(f"--prompt: {'; '.join(map(self._mend, unknown[:3]))}")
+
+    def _mend(self, word: str) -> str:
+        near = difflib.get_close_matches(word, self.words, n=3, cutoff=0.3)
+        known = f"the nearest are {', '.join(near)}" if near else f"they are like “{self.known[0]}”"
+        return f"'{word}' is no word of the captions; {known}"
 
 
 def words_of(caption: str) -> list[str]:
