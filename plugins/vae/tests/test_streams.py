@@ -104,7 +104,7 @@ def test_a_matrix_comes_back_near_and_the_same_in_bfloat16(
     coded = encode_matrix(weights, scales, GAUSSIAN, trellis(states), bf16, fitted)
     out = np.empty((o, n), np.float32)
     decode_matrix(memoryview(coded), out, GAUSSIAN, trellis(states), 1)
-    levels = quantise(weights, scales.columns, scales.rows, None, GAUSSIAN.bits, trellis(states), bf16)
+    levels = quantise(weights, scales.columns, scales.rows, None, GAUSSIAN.bits, trellis(states), bf16, fitted)
     assert np.array_equal(out, levels.T.astype(np.float32) * code_steps(scales.columns))
     # far from 0 an escape costs thirty bits, which the rate-aware search may pay for with error: √(0.45 · 30) steps
     assert np.abs(out - weights).max() <= 6 * code_steps(scales.columns)[0] + np.abs(weights).max() * 2e-7
@@ -238,7 +238,7 @@ def test_exact_is_exact(dtype: str, data: bytes) -> None:
 def test_classes_say_how_wide_levels_are(seed: int, shape: tuple[int, int], width: float) -> None:
     rng = np.random.default_rng(seed)
     levels = np.rint(rng.standard_normal((shape[1], shape[0])) * width).astype(np.int32)
-    for rows, columns in (fit_classes(levels), one_class(levels)):
+    for rows, columns in (fit_classes(levels), one_class(levels, GAUSSIAN.bits)):
         assert rows.shape == (shape[0],)
         assert columns.shape == (shape[1],)
         assert int(rows.max()) < SPAN
