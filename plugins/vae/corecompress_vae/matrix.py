@@ -42,12 +42,19 @@ def encode_matrix(
     weights: NDArray[np.float32], scales: Scales, tables: ClassTables, trellis: Trellis, bf16: bool, by_row: bool = True
 ) -> bytes:
     """Quantise and code weights float32 [o, n]; every value finite. by_row: classes by row and column."""
-    columns = no_finer_than_float(weights, scales)
-    levels = quantise(weights, columns, scales.rows, scales.unit, tables.bits, trellis, bf16, by_row)
-    row_classes, column_classes = fit_classes(levels) if by_row else one_class(levels, tables.bits)
+    columns, levels, row_classes, column_classes = latents(weights, scales, tables, trellis, bf16, by_row)
     out = head(columns, scales.rows, row_classes, column_classes)
     out += encode_levels(levels, row_classes, column_classes, tables, trellis).tobytes()
     return bytes(out)
+
+
+def latents(
+    weights: NDArray[np.float32], scales: Scales, tables: ClassTables, trellis: Trellis, bf16: bool, by_row: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8]]:
+    """(column steps' codes [n], levels int32 [n, o], row classes [o], column classes [n]) of weights float32 [o, n]."""
+    columns = no_finer_than_float(weights, scales)
+    levels = quantise(weights, columns, scales.rows, scales.unit, tables.bits, trellis, bf16, by_row)
+    return columns, levels, *(fit_classes(levels) if by_row else one_class(levels, tables.bits))
 
 
 def head(

@@ -15,11 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from corecompress_vae.classes import fit_classes, one_class
 from corecompress_vae.layout import Layout
 from corecompress_vae.levels import step_codes
-from corecompress_vae.matrix import Scales, head, no_finer_than_float
-from corecompress_vae.quantise import quantise
+from corecompress_vae.matrix import Scales, head, latents
 from corecompress_vae.stream import STATE_BYTES, strips_of_chunks, walk
 from corecompress_vae.tables import ROWS, SYMBOLS, ClassTables
 from corecompress_vae.trellis import Trellis
@@ -118,11 +116,9 @@ def estimate(
         sensitivity = planned.sensitivity()
         rows = sensitivity.rows[planned.chosen] if sensitivity.rows.size > 1 else sensitivity.rows
         scales = replace(sensitivity, rows=rows).scales(constant, *planned.weights.shape)
-        columns = no_finer_than_float(planned.weights, scales)
-        levels = quantise(
-            planned.weights, columns, scales.rows, scales.unit, tables.bits, trellis, planned.bf16, by_row
+        columns, levels, row_classes, column_classes = latents(
+            planned.weights, scales, tables, trellis, planned.bf16, by_row
         )
-        row_classes, column_classes = fit_classes(levels) if by_row else one_class(levels, tables.bits)
         symbols, index, side = walk(levels, row_classes, column_classes, tables.frequencies, trellis)
         key = index.astype(np.int64) * SYMBOLS + symbols
         counts = np.bincount(key, minlength=ROWS * SYMBOLS).reshape(ROWS, SYMBOLS)
