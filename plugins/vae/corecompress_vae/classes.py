@@ -11,6 +11,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from corecompress_vae.trellis import ESCAPE, REACH, SHIFT
+
 OCTAVE = 4
 """Classes an octave of standard deviation."""
 ZERO = 12
@@ -54,9 +56,9 @@ def one_class(levels: NDArray[np.int32], bits: NDArray[np.float32]) -> tuple[NDA
 
 def cheapest(levels: NDArray[np.int32], bits: NDArray[np.float32]) -> int:
     """The class whose tables code all of these levels in the fewest bits."""
-    far = bits.shape[2] // 2
-    slots = np.clip((levels >> 1) + far, 0, 2 * far - 1)  # what is beyond the table costs an escape in every class
-    counts = np.bincount((2 * far * (levels & 1) + slots).reshape(-1), minlength=4 * far)
+    k = levels >> 1
+    slots = np.where(np.abs(k) <= REACH, k + SHIFT, ESCAPE)
+    counts = np.bincount((2 * SHIFT * (levels & 1) + slots).reshape(-1), minlength=4 * SHIFT)
     return int(np.argmin(bits.reshape(CLASSES, -1) @ counts.astype(np.float64)))
 
 
