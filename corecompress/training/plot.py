@@ -14,8 +14,8 @@ SMOOTH = 50
 """The line through the steps is a mean over about a fiftieth of them."""
 
 
-def plot_losses(state: State, path: Path) -> None:
-    """Loss of every step, their running mean, and the evaluation split, as a PNG."""
+def plot_losses(state: State, path: Path, unit: str | None = None) -> None:
+    """Loss of every step, their running mean, and the evaluation split, as a PNG; `unit` of all of them."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes: Any = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -28,12 +28,14 @@ def plot_losses(state: State, path: Path) -> None:
     axes.plot(steps, means, color=COLOURS[0], linewidth=1.8, label="training, running mean")
     if state.evaluations:
         axes.plot(*zip(*state.evaluations, strict=True), "o-", color=COLOURS[1], label="evaluation split")
-    if min(losses, default=0) > 0:
+    logarithmic = min(losses, default=0) > 0
+    if logarithmic:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("updates")
-    axes.set_ylabel("loss (log scale)")
+    label = "loss" if unit is None else f"loss, {unit}"
+    axes.set_ylabel(f"{label} (log scale)" if logarithmic else label)
     axes.legend(frameon=False)
     scratch = path.with_suffix(".tmp")
     figure.savefig(scratch, format="png", dpi=90)

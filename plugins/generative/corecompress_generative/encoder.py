@@ -181,7 +181,7 @@ class VaeEncoder:
                 for part, value in zip(parts, (rate.sum(1), distortion, model.values(moved)), strict=True):
                     part.append(value.cpu())
         rates, distortions, values = (torch.cat(part) for part in parts)
-        return bits_a_value(rates, distortions, values)
+        return {name: float(value) for name, value in bits_a_value(rates, distortions, values).items()}
 
     @torch.no_grad()
     def _latents(self, data: Data, seed: int) -> torch.Tensor:
@@ -201,7 +201,7 @@ class VaeEncoder:
         if self._preprocessing is not None:
             shutil.copytree(self._preprocessing.name, folder, dirs_exist_ok=True)
         if self.state.losses:
-            plot_losses(self.state, folder / PLOT)
+            plot_losses(self.state, folder / PLOT, "bits a value")
 
     def load(self, folder: Path, prior: Prior) -> None:
         """Become the encoder of that checkpoint."""

@@ -66,10 +66,10 @@ class Variational(Player):
         each = rate.mean(0)
         freed = each.clamp_min(self.annealing.free).sum() if self.annealing.free else each.sum()
         loss = distortion.mean() + self.annealing.weight(share) * freed
-        return loss, {"rate": each.sum(), "distortion": distortion.mean()}
+        return loss, bits_a_value(rate.sum(1), distortion, self.model.values(batch))
 
 
-def bits_a_value(rate: torch.Tensor, distortion: torch.Tensor, values: torch.Tensor) -> dict[str, float]:
-    """A look at the evaluation split: loss in bits a value, rate and distortion in nats a sample."""
+def bits_a_value(rate: torch.Tensor, distortion: torch.Tensor, values: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of samples [n]: loss, which is −ELBO in bits a value, without weights; rate and distortion in nats a sample."""
     total = (rate.sum() + distortion.sum()) / values.sum() / math.log(2)
-    return {"loss": float(total), "rate": float(rate.sum()) / len(distortion), "distortion": float(distortion.mean())}
+    return {"loss": total, "rate": rate.mean(), "distortion": distortion.mean()}

@@ -21,6 +21,7 @@ from corecompress.training.checkpoints import Checkpoints, State
 from corecompress.training.processes import make_accelerator
 from corecompress_generative.model import Inputs
 
+OBJECTIVE = "objective"
 LOOKS = 10
 """At the evaluation split, and checkpoints, in a training."""
 
@@ -63,7 +64,8 @@ class Player(torch.nn.Module):
         """Called before the update at `share` of the training, the last one having been at `before`."""
 
     def forward(self, batch: Inputs, share: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """(loss, parts to show) of a batch, at `share` of the training (0 … 1)."""
+        """(what is minimised, parts to show) of a batch, at `share` of the training (0 … 1). Of the first player the
+        parts have the `loss` of the plot, in the unit of the looks."""
         raise NotImplementedError
 
 
@@ -152,7 +154,7 @@ def _update(
                 weight.grad = None if weight.grad is None else accelerator.reduce(weight.grad, "mean")
         accelerator.clip_grad_norm_(player.trained(), plan.clip)
         optimizer.step()
-        shown = accelerator.reduce({"loss": loss.detach(), **{k: v.detach() for k, v in found.items()}}, "mean")
+        shown = accelerator.reduce({OBJECTIVE: loss.detach(), **{k: v.detach() for k, v in found.items()}}, "mean")
         parts = {**{name: float(value) for name, value in shown.items()}, **parts}
     return parts
 
@@ -209,6 +211,7 @@ def _check_target(state: State, plan: Plan, resumable: bool) -> None:
 
 
 def _told(parts: dict[str, float], state: State) -> str:
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
-    seen = f"; {state.evaluations[-1][1]:.4g} bits a value on the evaluation split" if state.evaluations else ""
-    return f"training: {shown}{seen}"
+    """Loss in bits a value, the others in nats a sample."""
+    seen = f" ({state.evaluations[-1][1]:.4g} on the evaluation split)" if state.evaluations else ""
+    others = ", ".join(f"{name} {value:.4g}" for name, value in parts.items() if name not in ("loss", OBJECTIVE))
+    return f"training: {parts['loss']:.4g} bits a value{seen}; {others} nats"

@@ -242,7 +242,7 @@ class Spoiled(Player):
             loss = loss * float("nan")
         if share >= self.gradient_from:
             loss = loss + 0 * (self.weight - self.weight).sqrt()  # the root of nothing is flat nowhere: 0 × inf
-        return loss, {}
+        return loss, {"loss": loss}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,9 @@ from corecompress.components import Prior
 from corecompress_generative.density import draw
 from corecompress_generative.images.model import SHRINK, ImageVae
 from corecompress_generative.model import Inputs
+from corecompress_generative.objective import bits_a_value
+from corecompress_generative.model import Inputs
+from corecompress_generative.objective import bits_a_value
 from corecompress_generative.training import Player
 
 SURE = 0.15
@@ -78,7 +81,7 @@ class Refined(Player):
     def forward(self, batch: Inputs, share: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         rate, distortion, z = self.model.terms(batch, self.prior)
         loss = rate.sum(1).mean() + distortion.mean()
-        parts = {"rate": rate.sum(1).mean(), "distortion": distortion.mean()}
+        parts = bits_a_value(rate.sum(1), distortion, self.model.values(batch))
         if share < self.game.begin:
             return loss, parts
         judge, pixels = self._judge[0], batch["pixel_values"]

@@ -16,7 +16,7 @@ from corecompress_generative.config import NvaeConfig
 from corecompress_generative.images.encoders import ImageEncoder, check_size
 from corecompress_generative.images.nvae import Nvae, groups_of
 from corecompress_generative.model import GenerativeModel, Inputs
-from corecompress_generative.objective import Annealing, Variational
+from corecompress_generative.objective import Annealing, Variational, bits_a_value
 from corecompress_generative.training import Plan, Player
 
 
@@ -109,7 +109,7 @@ class Balanced(Variational):
             shares = groups.detach() * groups.new_tensor(self._counts)
             shares = shares / shares.mean().clamp_min(1e-9)
         loss = distortion.mean() + weight * (shares * groups).sum() + self.spectral * self._norms()
-        return loss, {"rate": groups.sum(), "distortion": distortion.mean()}
+        return loss, bits_a_value(rate.sum(1), distortion, self.model.values(batch))
 
     def _norms(self) -> torch.Tensor:
         total = torch.zeros((), device=self.model.device)
