@@ -20,8 +20,6 @@ from corecompress_generative.density import draw
 from corecompress_generative.images.model import SHRINK, ImageVae
 from corecompress_generative.model import Inputs
 from corecompress_generative.objective import bits_a_value
-from corecompress_generative.model import Inputs
-from corecompress_generative.objective import bits_a_value
 from corecompress_generative.training import Player
 
 SURE = 0.15
