@@ -1,34 +1,46 @@
 """Text VAEs beside each other on one corpus: encoders, priors, and latents drawn by each prior.
 
+    pip install sacrebleu rapidfuzz
     python tests/benchmarks/text_vaes.py TEXT -o DIR [--seeds 0 1 2] [--steps 1500] [--length 12] [--vocabulary 2000]
 
 TEXT: a sentence a line; `tests/benchmarks/austen.py` makes the project's. Every fit is kept in DIR, so a killed run goes on.
-The control `gat(window=0)` hears no neighbour: a network for each position alone. Latents: Fréchet distance (of k numbers)
-between those of the evaluation split and as many draws of N(0, I), of a Gaussian with their mean and covariance, and of
-the `gan`; the floor is that of one half of the split against the other. Writes table.md and results.json.
+The control `gat(window=0)` hears no neighbour: a network for each position alone. BLEU (0 to 100) and the edit distance
+(words, over the length of the longer) are between sentences of the evaluation split and what comes back when the mean of
+the posterior alone is told. Latents: Fréchet distance (of k numbers) between those of the evaluation split and as many
+draws of N(0, I), of a Gaussian with their mean and covariance, and of the `gan`; the floor is that of one half of the
+split against the other. Writes table.md and results.json.
 """
 
 import argparse
 import json
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import sacrebleu
 import torch
 from judges import frechet
 from measuring import markdown
+from rapidfuzz.distance import Levenshtein
 
 import corecompress
 from corecompress.generation import open_fitted
 
 ENCODERS = ("lstm", "gat", "gat(window=0)", "lstm(annealing=none, pretrain=0, free_bits=0, word_dropout=0)")
 PRIORS = ("gaussian", "hadamard", "laplace", "gan")
+BATCHES = 8
+"""Of 64 sentences of the evaluation split, whose reconstructions are compared."""
 SHOWN = {
     "-log-likelihood, 32 importance weights (nats a sample)": "−ln p, nats",
     "the same, bits a value": "bits a token",
+    "perplexity": "perplexity",
     "rate (nats a sample)": "rate, nats",
     "active units": "active units",
     "tokens that come back": "tokens back",
     "sentences that come back whole": "whole",
+    "BLEU": "BLEU",
+    "edit distance": "edit distance",
     "parameters": "parameters",
 }
 
@@ -46,9 +58,24 @@ def fitted(asked: argparse.Namespace, data: str, encoder: str, prior: str, seed:
     return folder
 
 
-def row(folders: list[Path]) -> dict[str, str]:
+def figures_of(folder: Path, data: str) -> dict[str, Any]:
+    """What the fit said, perplexity, and how near the reconstructions of a few hundred sentences are."""
+    found = json.loads((folder / "encoder.json").read_text())["figures"]
+    encoder = open_fitted(folder)
+    batches = islice(corecompress.open_data(data).batches(0, "evaluation"), BATCHES)
+    pairs = [(one.text, other.text) for batch in batches for one, other in encoder.reconstruct(batch)]
+    originals, made = zip(*pairs, strict=True)
+    distances = [Levenshtein.normalized_distance(one.split(), other.split()) for one, other in pairs]
+    return {
+        **found,
+        "perplexity": 2 ** found["the same, bits a value"],
+        "BLEU": sacrebleu.corpus_bleu(list(made), [list(originals)], tokenize="none", force=True).score,
+        "edit distance": float(np.mean(distances)),
+    }
+
+
+def row(found: list[dict[str, Any]]) -> dict[str, str]:
     """Means and deviations over seeds."""
-    found = [json.loads((folder / "encoder.json").read_text())["figures"] for folder in folders]
     shown = {}
     for name, short in SHOWN.items():
         values = [figures[name] for figures in found]
@@ -101,16 +128,16 @@ def main() -> None:
     pairs += [(asked.encoders[0], prior) for prior in asked.priors[1:]]
     rows = {}
     for encoder, prior in pairs:
-        rows[f"{encoder}, {prior}"] = row([fitted(asked, data, encoder, prior, seed) for seed in asked.seeds])
+        folders = [fitted(asked, data, encoder, prior, seed) for seed in asked.seeds]
+        rows[f"{encoder}, {prior}"] = row([figures_of(folder, data) for folder in folders])
     lines = markdown(["", *SHOWN.values()], [[name, *found.values()] for name, found in rows.items()])
-    drawn = {}
+    drawn: dict[int, dict[str, float]] = {}
     if "gan" in asked.priors:
-        folder = fitted(asked, data, asked.encoders[0], "gan", asked.seeds[0])
-        drawn = latents_table(folder, data, asked.seeds[0])
-        lines += [
-            "",
-            "Fréchet distance of latents: " + ", ".join(f"{name} {value:.3f}" for name, value in drawn.items()),
-        ]
+        for seed in asked.seeds:
+            found = latents_table(fitted(asked, data, asked.encoders[0], "gan", seed), data, seed)
+            drawn[seed] = found
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+            lines += ["", f"Fréchet distance of latents, seed {seed}: {shown}"]
     (asked.out / "results.json").write_text(json.dumps({"data": data, "rows": rows, "latents": drawn}, indent=1))
     (asked.out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

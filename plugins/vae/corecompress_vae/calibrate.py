@@ -32,8 +32,12 @@ from corecompress_vae.names import stored_names
 from corecompress_vae.passes import MOST, backward, batches, can_read, load_model, pieces, quiet
 from corecompress_vae.watch import Sums, Watch
 
-FORMAT = 3
+FORMAT = 4
 """Of what is kept in the cache."""
+ROW_DAMPING = 0.1
+"""The same for the Hessian of a group of rows."""
+PAYS = 0.05
+"""Bits a weight that feedback among rows has to save, by the diagonals' logarithms, before it is done."""
 DAMPING = 0.01
 """Added to a Hessian's diagonal, as a share of its mean: inputs that the text never touched, singular Hessians."""
 
@@ -42,12 +46,13 @@ DAMPING = 0.01
 class Sensitivity:
     """What feedback needs of one weight: unit [n, n], the inverse Hessian's Cholesky factor with unit diagonal (upper,
     float32), steps [n], its diagonal (float32), rows [o], the rows' weights (float32, mean about 1); turned: the
-    tensor is [n, o], as GPT-2's are."""
+    tensor is [n, o], as GPT-2's are; row_unit [⌈o / G⌉, G, G]: unit of the rows of each group, where that pays."""
 
     unit: NDArray[np.float32]
     steps: NDArray[np.float32]
     rows: NDArray[np.float32]
     turned: bool = False
+    row_unit: NDArray[np.float32] | None = None
 
 
 def path_of(folder: Path, name: str) -> Path:
@@ -61,7 +66,8 @@ def load(folder: Path, name: str) -> Sensitivity | None:
     if not path.exists():
         return None
     with np.load(path) as arrays:
-        return Sensitivity(arrays["unit"], arrays["steps"], arrays["rows"], bool(arrays["turned"]))
+        row_unit = arrays.get("row_unit")
+        return Sensitivity(arrays["unit"], arrays["steps"], arrays["rows"], bool(arrays["turned"]), row_unit)
 
 
 def calibrate(job: Job, tokens: int | None) -> Path | None:
@@ -122,28 +128,46 @@ def digest_of(job: Job, tokens: int | None) -> str:
 def save(folder: Path, name: str, found: Sensitivity) -> None:
     """Keep it for `load`."""
     temporary = path_of(folder, name).with_suffix(".tmp.npz")
-    np.savez(temporary, unit=found.unit, steps=found.steps, rows=found.rows, turned=found.turned)
+    arrays = {name: value for name, value in vars(found).items() if value is not None}
+    np.savez(temporary, **arrays)
     temporary.replace(path_of(folder, name))
 
 
 def factor(sums: Sums) -> Sensitivity:
     """H⁻¹ = Uᵀ U, U upper: steps are U's diagonal, unit its rows divided by it."""
-    u = _inverse_factor(sums.h.double().cpu() / max(sums.tokens, 1))
+    u = _inverse_factor(sums.h.double().cpu() / max(sums.tokens, 1), DAMPING)
     steps = u.diagonal().clone()
-    rows = sums.rows / sums.rows.mean().clamp_min(1e-30)
-    return Sensitivity((u / steps[:, None]).float().numpy(), steps.float().numpy(), rows.float().cpu().numpy())
+    rows = (sums.rows / sums.rows.mean().clamp_min(1e-30)).cpu()
+    together = None if sums.blocks is None else _together(sums.blocks.double().cpu(), len(rows))
+    rows, row_unit = (rows, None) if together is None else (together[0], together[1].numpy())
+    unit = (u / steps[:, None]).float().numpy()
+    return Sensitivity(unit, steps.float().numpy(), rows.float().numpy(), row_unit=row_unit)
 
 
-def _inverse_factor(h: torch.Tensor) -> torch.Tensor:
+def _together(blocks: torch.Tensor, o: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """(rows [o], unit [m, G, G]) of the o rows' own Hessian, blocks [m, G, G]; None where it saves too few bits."""
+    mean = blocks.diagonal(dim1=1, dim2=2).sum() / o
+    if not mean > 0:
+        return None
+    eye = torch.eye(blocks.shape[1], dtype=blocks.dtype)
+    damped = (blocks / mean + ROW_DAMPING * eye) / (1 + ROW_DAMPING)
+    u = torch.stack([_inverse_factor(block, 0.0) for block in damped])
+    steps = u.diagonal(dim1=1, dim2=2)
+    saved = (damped.diagonal(dim1=1, dim2=2).log2() / 2 + steps.log2()).flatten()[:o].mean()
+    if saved < PAYS:
+        return None
+    return steps.flatten()[:o] ** -2, (u / steps[:, :, None]).float()
+
+
+def _inverse_factor(h: torch.Tensor, damping: float) -> torch.Tensor:
     """U float64 [n, n], upper, with H⁻¹ = Uᵀ U; H damped until it can be factored."""
     mean, n = float(h.diagonal().mean()), len(h)
     eye = torch.eye(n, dtype=torch.float64)
     if not np.isfinite(mean) or mean <= 0:
         h, mean = eye, 1.0
-    damping = DAMPING
     while True:
         # H = M Mᵀ with M upper is the Cholesky factor of the matrix turned round; U = M⁻¹
         lower, failed = torch.linalg.cholesky_ex((h + damping * mean * eye).flip(0, 1))
         if not int(failed):
             return torch.linalg.solve_triangular(lower.flip(0, 1), eye, upper=True)
-        damping *= 10
+        damping = max(10 * damping, DAMPING)

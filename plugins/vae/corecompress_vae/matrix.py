@@ -30,12 +30,13 @@ STEEPEST = 2.0**22
 class Scales:
     """Codes of the steps of a matrix [o, n]: columns int64 [n], rows int64 [o].
 
-    unit: float32 [n, n], or None: feedback.
+    unit: float32 [n, n], or None: feedback; row_unit: float32 [⌈o / G⌉, G, G], or None: that among rows.
     """
 
     columns: NDArray[np.int64]
     rows: NDArray[np.int64]
     unit: NDArray[np.float32] | None = None
+    row_unit: NDArray[np.float32] | None = None
 
 
 def encode_matrix(
@@ -53,7 +54,8 @@ def latents(
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8]]:
     """(column steps' codes [n], levels int32 [n, o], row classes [o], column classes [n]) of weights float32 [o, n]."""
     columns = no_finer_than_float(weights, scales)
-    levels = quantise(weights, columns, scales.rows, scales.unit, tables.bits, trellis, bf16, by_row)
+    unit, row_unit = scales.unit, scales.row_unit
+    levels = quantise(weights, columns, scales.rows, unit, tables.bits, trellis, bf16, by_row, row_unit)
     return columns, levels, *(fit_classes(levels) if by_row else one_class(levels, tables.bits))
 
 

@@ -37,7 +37,7 @@ class Sensitivity:
     """columns float32 [n], rows float32 [o]: step and factor before c (or [1]: for all).
 
     unit: float32 [n, n] or None; turned: the tensor has its rows and columns the other way round; parts float64
-    [count] or None: factor of each of several matrices' steps.
+    [count] or None: factor of each of several matrices' steps; row_unit: float32 [⌈o / G⌉, G, G] or None.
     """
 
     columns: NDArray[np.float32]
@@ -45,6 +45,7 @@ class Sensitivity:
     unit: NDArray[np.float32] | None = None
     turned: bool = False
     parts: NDArray[np.float64] | None = None
+    row_unit: NDArray[np.float32] | None = None
 
     def of_part(self, number: int) -> Sensitivity:
         """That of one of a tensor's matrices."""
@@ -63,7 +64,7 @@ class Sensitivity:
     def scales(self, constant: float, o: int, n: int) -> Scales:
         """The codes for a matrix [o, n]."""
         columns = np.broadcast_to(self.columns * np.float64(constant), n)
-        return Scales(step_codes(columns), step_codes(np.broadcast_to(self.rows, o)), self.unit)
+        return Scales(step_codes(columns), step_codes(np.broadcast_to(self.rows, o)), self.unit, self.row_unit)
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,10 @@ def estimate(
 
     def one(planned: Planned) -> tuple[NDArray[np.float64], float]:
         sensitivity = planned.sensitivity()
-        rows = sensitivity.rows[planned.chosen] if sensitivity.rows.size > 1 else sensitivity.rows
-        scales = replace(sensitivity, rows=rows).scales(constant, *planned.weights.shape)
+        if len(planned.chosen) < planned.layout.rows:  # rows of the sample do not neighbour
+            rows = sensitivity.rows[planned.chosen] if sensitivity.rows.size > 1 else sensitivity.rows
+            sensitivity = replace(sensitivity, rows=rows, row_unit=None)
+        scales = sensitivity.scales(constant, *planned.weights.shape)
         columns, levels, row_classes, column_classes = latents(
             planned.weights, scales, tables, trellis, planned.bf16, by_row
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -97,7 +97,8 @@ class Calibrated:
         found = self._load(self.folder, name)
         if found is None:
             return self.alike.get(name)
-        return Sensitivity(found.steps, (1 / np.sqrt(found.rows)).astype(np.float32), found.unit, found.turned)
+        rows = (1 / np.sqrt(found.rows)).astype(np.float32)
+        return Sensitivity(found.steps, rows, found.unit, found.turned, row_unit=found.row_unit)
 
 
 class Rotated:
@@ -120,7 +121,7 @@ class Rotated:
             np.savez(temporary, unit=unit, steps=steps)
             temporary.replace(path)
         with np.load(path) as kept:
-            return Sensitivity(kept["steps"], wanted.rows, kept["unit"], wanted.turned)
+            return replace(wanted, columns=kept["steps"], unit=kept["unit"])
 
 
 def of(job: Job, matrices: list[TensorInfo], way: str, tokens: int | None) -> Source:

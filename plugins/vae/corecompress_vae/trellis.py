@@ -29,6 +29,8 @@ REACH = 127
 ESCAPE = 0
 """The slot of an escape; symbol k has slot k + SHIFT."""
 SHIFT = 128
+LANES = 16
+"""Numbers of one vector; a group of rows has a multiple of it."""
 FAR_BITS = np.float32(28)
 """Bits of an escape besides its slot."""
 
@@ -118,10 +120,78 @@ def viterbi(x, classes, rate, slope, half, swap0, swap1, dec, cand, cost, fresh,
 
 
 @njit(inline="always")
-def nearest(x, classes, rate, slope, level):  # type: ignore[no-untyped-def]
-    """The same for a quantiser without memory: every level is 2 k."""
+def viterbi_fed(  # type: ignore[no-untyped-def]
+    x, classes, rate, slope, half, swap0, swap1, mix, dec, cand, cost, fresh, due, level
+):
+    """As `viterbi`, with the error of each x_t fed into those behind it in its group of G: x_(t+d) −= error ·
+    mix[t, r + d], r the place of t in its group. mix: float32 [n, G], 0 up to r.
+
+    What is fed depends on the path, so every survivor has its own (per-survivor processing; R. Raheli et al., IEEE
+    Trans. Communications 43, 1995). cand int32 [n, 2 · half], due float32 [2, 2 · half, G]: working memory.
+    """
+    n, group = mix.shape
+    price, found = np.empty((2, 2 * half), np.float32), np.empty((2, 2 * half), np.int32)
+    cost[:] = np.float32(1e30)
+    cost[0] = 0
+    for t in range(n):
+        row, r = classes[t], t % group
+        now, then = due[t & 1], due[1 - (t & 1)]
+        if r == 0:
+            now[:] = 0
+        for z in range(2):
+            for u in range(2):
+                for p in range(z * half, z * half + half):
+                    price[u, p], found[u, p] = _subset_of_all(x[t] - now[p, r], z, u, rate[row, z], slope)
+        for z in range(2):
+            for q in range(half):
+                p0 = (q ^ (z * swap0)) + z * half
+                p1 = p0 ^ swap1
+                a, b = cost[p0] + price[0, p0], cost[p1] + price[1, p1]
+                u = np.int64(b < a)
+                p, to = p0 ^ (u * swap1), 2 * q + z
+                dec[t, to], cand[t, to], fresh[to] = u, 2 * found[u, p] + z, min(a, b)
+                e = x[t] - now[p, r] - np.float32(cand[t, to])
+                for lane in range(r // LANES, group // LANES):
+                    for d in range(LANES):  # a constant, so that it becomes one vector
+                        at = lane * LANES + d
+                        then[to, at] = now[p, at] + e * mix[t, at]
+        least = fresh.min() if t & 15 == 15 else np.float32(0)
+        cost[:] = fresh - least
+    s = np.argmin(cost)
+    for t in range(n - 1, -1, -1):
+        z, q = s & 1, s >> 1
+        level[t] = cand[t, s]
+        s = (q ^ (z * swap0) ^ (np.int64(dec[t, s]) * swap1)) | (z * half)
+
+
+@njit(inline="always")
+def _subset_of_all(x, z, u, prices, slope):  # type: ignore[no-untyped-def]
+    """(cost, k) as `_subset` without branches and in 32 bits, for loops over survivors."""
+    two = np.int32(2)
+    k = two * np.int32(np.floor((x - np.float32(2 * u + z)) * np.float32(0.25))) + np.int32(u)
+    e = x - np.float32(two * k + np.int32(z))
+    low = e * e + slope * _bits(k, prices)
+    e -= np.float32(4)
+    high = e * e + slope * _bits(k + two, prices)
+    return (high, k + two) if high < low else (low, k)
+
+
+@njit(inline="always")
+def _bits(k, prices):  # type: ignore[no-untyped-def]
+    """Of symbol k; an escape's where the table has none."""
+    slot = np.uint32(min(max(k + np.int32(SHIFT), np.int32(0)), np.int32(2 * SHIFT - 1)))
+    inside = prices[slot]
+    return inside if -SHIFT < k < SHIFT else FAR_BITS
+
+
+@njit(inline="always")
+def nearest(x, classes, rate, slope, mix, level):  # type: ignore[no-untyped-def]
+    """The same for a quantiser without memory, every level being 2 k; mix: as `viterbi_fed`'s, or [0, 0]. Changes x."""
+    group = mix.shape[1]
     for t in range(x.size):
         k = np.int64(np.floor(x[t] * np.float32(0.5)))
         low = _price(x[t], k, 0, rate, classes[t], slope)
         high = _price(x[t], k + 1, 0, rate, classes[t], slope)
         level[t] = 2 * k + 2 if high < low else 2 * k
+        for d in range(1, min(group - t % group, x.size - t) if group else 0):
+            x[t + d] -= (x[t] - np.float32(level[t])) * mix[t, t % group + d]

@@ -13,6 +13,8 @@ import torch
 
 PLAIN_SHARE = 0.05
 """β: the plain Hessian's share."""
+GROUP = 64
+"""Rows that are looked at together: an attention head's, in most models."""
 OWN_SHARE = 0.5
 """How far a row's weight follows its own gradient; the rest is the layer's mean, against too little text."""
 SEEN_SHARE = 0.8
@@ -21,10 +23,15 @@ SEEN_SHARE = 0.8
 
 @dataclass
 class Sums:
-    """Running sums of one module: h [n, n], rows [o], tokens."""
+    """Running sums of one module: h [n, n]; rows [o]; blocks [⌈o / GROUP⌉, GROUP, GROUP] of linear layers, the second
+    moments of neighbouring outputs' gradients, and energy, the sum over `alive` tokens of the gradients' mean
+    square; tokens."""
 
     h: torch.Tensor
     rows: torch.Tensor
+    blocks: torch.Tensor | None = None
+    energy: float = 0.0
+    alive: int = 0
     tokens: int = 0
 
 
@@ -69,14 +76,27 @@ class Watch:
         return hook
 
     def _add_linear(self, name: str, x: torch.Tensor, g: torch.Tensor) -> None:
-        square = g.float().square()
+        g = g.float()
         sums = self._of(name, x.shape[1], g.shape[1], x.device)
-        token = square.mean(1)
+        token = g.square().mean(1)
         alive = token > 0  # padding has no gradient and no part in the mean
         share = PLAIN_SHARE * token.sum() / alive.sum().clamp_min(1)
         weighted = x.float() * (token + share * alive).sqrt()[:, None]
         sums.h.addmm_(weighted.T, weighted)
-        sums.rows += square.sum(0)
+        sums.energy, sums.alive = sums.energy + float(token.sum()), sums.alive + int(alive.sum())
+        self._add_rows(sums, g, token)
+
+    def _add_rows(self, sums: Sums, g: torch.Tensor, token: torch.Tensor) -> None:
+        """Second moments of gradients g [t, o] within groups of outputs. A token counts by the direction of its
+        gradient more than by its length, which is in h: a few tokens have most of that."""
+        if not sums.alive:
+            return
+        even = g / (token + sums.energy / sums.alive).sqrt()[:, None]
+        groups = -(-g.shape[1] // GROUP)
+        even = torch.nn.functional.pad(even, (0, groups * GROUP - g.shape[1])).view(-1, groups, GROUP).transpose(0, 1)
+        found = even.transpose(1, 2) @ even
+        sums.blocks = found if sums.blocks is None else sums.blocks + found
+        sums.rows = sums.blocks.diagonal(dim1=1, dim2=2).flatten()[: g.shape[1]].clone()
 
     def _on_embedding(self, name: str) -> Any:
         def hook(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
