@@ -5,13 +5,20 @@ For a linear layer y = W x the second-order change of the loss is, to the diagon
     Σ_i r_i · δ_i H δ_iᵀ,   H = E_t[(ḡ²_t + β · E ḡ²) x_t x_tᵀ],   r_i = E_t g²_ti / E ḡ²
 
 with g the gradient of the loss at y under labels drawn from the model itself (the Fisher information), ḡ²_t its mean
-over the outputs of token t. The weighting stands inside the expectation, token by token; β keeps inputs alive that
-only tokens without gradient have (attention sinks). An embedding's rows have the gradient's own second moment as H
-and their frequency as r; a tied table gets the sum of both. Encoders without logits: the gradient of a random
-projection of the pooled embedding, whose second moment is the Gauss-Newton matrix of the embedding's squared error.
+over the outputs of token t, capped softly (watch.LOUD). The weighting stands inside the expectation, token by token; β
+keeps inputs alive that only tokens without gradient have (attention sinks).
+
+An attention head feels the rows of its queries and keys together: in groups of 64 rows the weights r are a matrix
+R = E_t[g_t g_tᵀ / (ḡ²_t + E ḡ²)], the second moment of gradients' directions, wherever that saves bits
+(½ log₂ of the diagonal of R over that of its Cholesky factor's squares). Errors are then fed among rows as well.
+
+An embedding's rows have the gradient's own second moment as H and their frequency as r; a tied table gets the sum of
+both. Encoders without logits: the gradient of a random projection of the pooled embedding, whose second moment is the
+Gauss-Newton matrix of the embedding's squared error.
 
 Sources: J. Martens, "New insights and perspectives on the natural gradient method", JMLR 2020 (Fisher with the
-model's labels); E. Frantar et al., "GPTQ", arXiv:2210.17323 (feedback); arXiv:2603.04956 (WaterSIC: steps).
+model's labels); E. Frantar et al., "GPTQ", arXiv:2210.17323 (feedback); arXiv:2603.04956 (WaterSIC: steps);
+A. Tseng et al., "YAQA", arXiv:2505.22988 (Hessians of both sides; here one of a group of rows).
 """
 
 from __future__ import annotations

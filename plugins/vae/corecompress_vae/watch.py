@@ -15,6 +15,9 @@ PLAIN_SHARE = 0.05
 """β: the plain Hessian's share."""
 GROUP = 64
 """Rows that are looked at together: an attention head's, in most models."""
+LOUD = 10.0
+"""A token's weight in h is its gradient's square, up to about this many times the mean: few tokens have most of it, and
+what only they say is chance."""
 OWN_SHARE = 0.5
 """How far a row's weight follows its own gradient; the rest is the layer's mean, against too little text."""
 SEEN_SHARE = 0.8
@@ -24,13 +27,15 @@ SEEN_SHARE = 0.8
 @dataclass
 class Sums:
     """Running sums of one module: h [n, n]; rows [o]; blocks [⌈o / GROUP⌉, GROUP, GROUP] of linear layers, the second
-    moments of neighbouring outputs' gradients, and energy, the sum over `alive` tokens of the gradients' mean
-    square; tokens."""
+    moments of neighbouring outputs' gradients, where a token counts by the direction of its gradient more than by its
+    length; energy, the sum over `alive` tokens of the gradients' mean square, and capped, that of the weights in h;
+    tokens."""
 
     h: torch.Tensor
     rows: torch.Tensor
     blocks: torch.Tensor | None = None
     energy: float = 0.0
+    capped: float = 0.0
     alive: int = 0
     tokens: int = 0
 
@@ -80,23 +85,16 @@ class Watch:
         sums = self._of(name, x.shape[1], g.shape[1], x.device)
         token = g.square().mean(1)
         alive = token > 0  # padding has no gradient and no part in the mean
-        share = PLAIN_SHARE * token.sum() / alive.sum().clamp_min(1)
-        weighted = x.float() * (token + share * alive).sqrt()[:, None]
-        sums.h.addmm_(weighted.T, weighted)
         sums.energy, sums.alive = sums.energy + float(token.sum()), sums.alive + int(alive.sum())
-        self._add_rows(sums, g, token)
-
-    def _add_rows(self, sums: Sums, g: torch.Tensor, token: torch.Tensor) -> None:
-        """Second moments of gradients g [t, o] within groups of outputs. A token counts by the direction of its
-        gradient more than by its length, which is in h: a few tokens have most of that."""
         if not sums.alive:
             return
-        even = g / (token + sums.energy / sums.alive).sqrt()[:, None]
-        groups = -(-g.shape[1] // GROUP)
-        even = torch.nn.functional.pad(even, (0, groups * GROUP - g.shape[1])).view(-1, groups, GROUP).transpose(0, 1)
-        found = even.transpose(1, 2) @ even
-        sums.blocks = found if sums.blocks is None else sums.blocks + found
-        sums.rows = sums.blocks.diagonal(dim1=1, dim2=2).flatten()[: g.shape[1]].clone()
+        mean = sums.energy / sums.alive
+        capped = token / (1 + token / (LOUD * mean))
+        sums.capped += float(capped.sum())
+        share = PLAIN_SHARE * capped.sum() / alive.sum().clamp_min(1)
+        weighted = x.float() * (capped + share * alive).sqrt()[:, None]
+        sums.h.addmm_(weighted.T, weighted)
+        _add_rows(sums, g / (token + mean).sqrt()[:, None])
 
     def _on_embedding(self, name: str) -> Any:
         def hook(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
@@ -147,11 +145,21 @@ class Watch:
                 if head is not None and self.head is not None and self.head.weight is module.weight:
                     sums, head = _joined(sums, head), None
             else:
+                sums.h *= sums.energy / max(sums.capped, 1e-30)  # what was capped counts elsewhere in the layer
                 sums.rows = OWN_SHARE * sums.rows + (1 - OWN_SHARE) * sums.rows.mean()
             yield names[id(module.weight)], sums
         if head is not None and self.head is not None:
             head.rows = SEEN_SHARE * head.rows + (1 - SEEN_SHARE) * head.rows.mean()
             yield names[id(self.head.weight)], head
+
+
+def _add_rows(sums: Sums, g: torch.Tensor) -> None:
+    """Add the second moments of gradients g [t, o] within groups of outputs."""
+    groups = -(-g.shape[1] // GROUP)
+    padded = torch.nn.functional.pad(g, (0, groups * GROUP - g.shape[1])).view(-1, groups, GROUP).transpose(0, 1)
+    found = padded.transpose(1, 2) @ padded
+    sums.blocks = found if sums.blocks is None else sums.blocks + found
+    sums.rows = sums.blocks.diagonal(dim1=1, dim2=2).flatten()[: g.shape[1]].clone()
 
 
 def _frequencies(sums: Sums, unigram: torch.Tensor | None) -> Sums:

@@ -142,6 +142,48 @@ def test_feedback_makes_the_outputs_error_smaller() -> None:
     assert loss(unit) < 0.5 * loss(None)
 
 
+@pytest.mark.parametrize("states", [1, 8, 64])
+def test_feedback_among_rows_makes_what_they_do_together_smaller(states: int) -> None:
+    rng = np.random.default_rng(0)
+    mixing = rng.standard_normal((64, 64)) + 12 * rng.standard_normal((64, 3)) @ rng.standard_normal((3, 64))
+    hessian = mixing @ mixing.T / 64 + np.eye(64)
+    upper = np.linalg.cholesky(np.linalg.inv(hessian)).T
+    fed = np.diag(upper)
+    alone = np.diag(hessian) ** -0.5
+    alone *= np.exp(np.log(fed).mean() - np.log(alone).mean())  # the same number of bits
+    weights = rng.standard_normal((100, 40)).astype(np.float32)  # a group, and a part of one
+
+    def loss(rows: np.ndarray, unit: np.ndarray | None) -> tuple[float, int]:
+        factor = np.tile(rows, 2)[:100]
+        scales = Scales(step_codes(np.full(40, 0.5)), step_codes(factor), row_unit=unit)
+        out = np.empty((100, 40), np.float32)
+        coded = encode_matrix(weights, scales, GAUSSIAN, trellis(states), False)
+        decode_matrix(memoryview(coded), out, GAUSSIAN, trellis(states), 1)
+        errors = np.pad(out - weights, ((0, 28), (0, 0))).reshape(2, 64, 40)
+        return float(np.einsum("gij,ik,gkj->", errors, hessian, errors)), len(coded)
+
+    unit = np.stack([upper / fed[:, None]] * 2).astype(np.float32)
+    (without, bits), (together, more) = loss(alone, None), loss(fed, unit)
+    assert together < 0.5 * without
+    assert more < 1.05 * bits
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), SHAPES, STATES, st.booleans())
+def test_rows_that_feed_nothing_are_quantised_as_ever(
+    seed: int, shape: tuple[int, int], states: int, far: bool
+) -> None:
+    weights = (np.random.default_rng(seed).standard_normal(shape) * (1e4 if far else 3)).astype(np.float32)
+    o, n = shape
+    columns, rows = step_codes(np.full(n, 0.5)), step_codes(np.ones(o))
+    nothing = np.stack([np.eye(64, dtype=np.float32)] * -(-o // 64))
+    given_ = [
+        quantise(weights, columns, rows, None, GAUSSIAN.bits, trellis(states), False, True, unit)
+        for unit in (None, nothing)
+    ]
+    assert np.array_equal(*given_)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_class_tables_come_back(data: st.DataObject) -> None:
