@@ -12,13 +12,14 @@ FLOATS = ("F32", "F16", "BF16")
 
 
 def to_float32(data: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Values float32 [n] of a tensor's bytes uint8 [nbytes], in memory of their own. Raises KeyError for a dtype that
-    is not in FLOATS."""
+    """Values float32 [n] of a tensor's bytes uint8 [nbytes], in memory of their own; of F64 the nearest, infinity
+    beyond. Raises KeyError for a dtype that is neither in FLOATS nor F64."""
     import numpy as np
 
     if dtype == "BF16":
         return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    return data.view({"F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32)
+    with np.errstate(over="ignore"):
+        return data.view({"F32": "<f4", "F16": "<f2", "F64": "<f8"}[dtype]).astype(np.float32)
 
 
 def from_float32(values: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -35,8 +35,9 @@ from corecompress.run import Run
 from corecompress.safetensors_file import Stored
 from corecompress.writer import PayloadWriter, carry_files, file_record
 
-MANIFEST_ROW = 420
-"""Bytes of a tensor's line in the manifest and its entry in the payload file's header, about."""
+ROW, FILE, REST = 345, 110, 3000
+"""Bytes, about: of a tensor's line in the manifest and its entry in the payload file's header, but for its name (there
+twice) and shape; of a file's line in the manifest; of the manifest's other lines and the card."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,10 @@ def _prepare(run: Run, checkpoint: Checkpoint, routing: Routing, writer: Payload
 def job_of_tensors(run: Run, checkpoint: Checkpoint, routing: Routing, number: int) -> Job:
     """What the tensor compressor `number` may know."""
     files = sum((checkpoint.folder / name).stat().st_size for name in ("config.json", *checkpoint.carried))
-    overhead = files + 3500 + MANIFEST_ROW * len(routing.number_of)
+    rows = sum(
+        ROW + 2 * len(info.name) + len(str(info.shape)) for info in checkpoint.tensors if info.name in routing.number_of
+    )
+    overhead = files + rows + FILE * len(checkpoint.carried) + REST
     mine = tuple(info for info in checkpoint.tensors if routing.number_of.get(info.name) == number)
     scratch, settings = run.scratch(f"tensor-{number}"), run.settings
     common = settings.seed, settings.threads, scratch, run.progress, run.cache, overhead

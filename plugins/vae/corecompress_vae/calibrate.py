@@ -5,8 +5,8 @@ For a linear layer y = W x the second-order change of the loss is, to the diagon
     Σ_i r_i · δ_i H δ_iᵀ,   H = E_t[(ḡ²_t + β · E ḡ²) x_t x_tᵀ],   r_i = E_t g²_ti / E ḡ²
 
 with g the gradient of the loss at y under labels drawn from the model itself (the Fisher information), ḡ²_t its mean
-over the outputs of token t, capped softly (watch.LOUD). The weighting stands inside the expectation, token by token; β
-keeps inputs alive that only tokens without gradient have (attention sinks).
+over the outputs of token t. The weighting stands inside the expectation, token by token; β keeps inputs alive that only
+tokens without gradient have (attention sinks).
 
 An attention head feels the rows of its queries and keys together: in groups of 64 rows the weights r are a matrix
 R = E_t[g_t g_tᵀ / (ḡ²_t + E ḡ²)], the second moment of gradients' directions, wherever that saves bits

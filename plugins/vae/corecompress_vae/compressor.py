@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from corecompress.coding.tables import get_varint, put_varint
 from corecompress.components import Job, Tensor, TensorCompressor, TensorInfo
-from corecompress.errors import CorruptData, OutOfReach
+from corecompress.errors import CorecompressError, CorruptData, OutOfReach
 from corecompress.floats import to_float32
 from corecompress.plugins import registry
 from corecompress.recipe import build
@@ -81,6 +81,7 @@ class Vae(TensorCompressor):
     def prepare(self, job: Job) -> bytes:
         """Calibrate, find the constant that makes the size, freeze the tables."""
         self.job, options = job, self.options
+        self._check_exact(job)
         kind = TRANSFORM if options.encoder.name not in LEVELS else states_of(options.quantizer)
         self.codec = self._codec(kind)
         matrices = [info for info in job.tensors if self._is_coded(info)]
@@ -160,6 +161,17 @@ class Vae(TensorCompressor):
         build(registry(), "encoder", options.encoder)  # raises for options that it does not have
         return LevelCodec.from_options(kind, options.prior, by_row=options.encoder.name == "scale-hyperprior")
 
+    def _check_exact(self, job: Job) -> None:
+        """Raises CorecompressError for a pattern that no tensor of the checkpoint has."""
+        names = [info.name for info in job.source.tensors]
+        for pattern in self.options.exact:
+            if not fnmatch.filter(names, pattern):
+                raise CorecompressError(
+                    f"vae(exact={pattern!r}): no tensor has a name like that; `corecompress inspect` lists them"
+                )
+        if self.options.calibration == "layers" and job.data is None:
+            raise CorecompressError("vae(calibration=layers): there is nothing to calibrate on; add --data text:FILE")
+
     def _is_coded(self, info: TensorInfo) -> bool:
         if any(fnmatch.fnmatchcase(info.name, pattern) for pattern in self.options.exact):
             return False
@@ -207,7 +219,7 @@ class Vae(TensorCompressor):
         if target <= 0:
             raise OutOfReach(
                 f"vae(bits={self.options.bits:g}): the other files and exact tensors alone are {least:.2f} bits "
-                f"a weight; ask for {least + 1:.1f} or more",
+                "a weight; ask for more than that",
                 least,
             )
         return target
@@ -217,6 +229,7 @@ class Vae(TensorCompressor):
             everything = sum(info.size for info in job.source.tensors)
             bits = 8 * (size - target) / everything + (self.options.bits or 0)
             way = "least" if size > target else "most"
+            way = "nearest" if abs(size / target - 1) < 5 * NEAR else way  # tables leap, at a few tenths of a bit
             raise OutOfReach(
                 f"vae(bits={self.options.bits:g}): can't be reached; about {bits:.2f} is the {way} for this checkpoint",
                 bits,

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from corecompress.components import TensorInfo
 from corecompress.floats import FLOATS
 
+CODED = (*FLOATS, "F64")
+"""Dtypes of weights: what float32 holds, or comes so near to that a step is far coarser."""
 SMALLEST = 1024
 """Weights below which a matrix's scales and tables would eat what coding saves: it stays exact."""
 EXPERT = 64
@@ -38,7 +40,7 @@ class Layout:
 
 def layout_of(info: TensorInfo) -> Layout | None:
     """The matrices of a tensor; None for one that is coded exactly (norms, biases, whole numbers, tiny ones)."""
-    if info.dtype not in FLOATS or len(info.shape) < 2 or info.size < SMALLEST:
+    if info.dtype not in CODED or len(info.shape) < 2 or info.size < SMALLEST:
         return None
     if len(info.shape) == 3 and min(info.shape[1:]) >= EXPERT:
         return Layout(info.shape[0], info.shape[1], info.shape[2])

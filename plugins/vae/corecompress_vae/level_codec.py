@@ -12,7 +12,7 @@ from corecompress.plugins import registry
 from corecompress.recipe import Spec, build
 from corecompress_vae.class_prior import ClassPrior
 from corecompress_vae.matrix import decode_matrix, encode_matrix
-from corecompress_vae.plan import Estimate, Planned, Sensitivity, estimate, find_constant, typical_constant
+from corecompress_vae.plan import Planned, Sensitivity, estimate, find_constant, typical_constant, weights_of
 from corecompress_vae.tables import ClassTables
 from corecompress_vae.trellis import trellis
 
@@ -24,6 +24,9 @@ class LevelCodec:
         self.trellis, self.by_row = trellis(states), by_row
         self.prior: ClassPrior | None = None
         self.tables: ClassTables | None = None
+        """What levels are coded under."""
+        self.prices: ClassTables | None = None
+        """What symbols are taken to cost in quantising: those that do not occur as well."""
         self.constant = 0.0
 
     @classmethod
@@ -49,33 +52,31 @@ class LevelCodec:
         """See compressor.Codec."""
         prior = self.prior
         assert prior is not None
-        self.tables = prior.first()
+        passes: list[tuple[float, float, ClassTables, ClassTables]] = []
+        prices = prior.first()
 
-        def attempt(constant: float) -> Estimate:
-            assert self.tables is not None
-            found = estimate(sample, constant, self.tables, self.trellis, prior.fit, job.jobs, self.by_row)
-            # the Viterbi algorithm asks for prices of symbols that did not occur as well
-            self.tables = prior.spread(found.tables)
-            return found
+        def attempt(constant: float) -> float:
+            nonlocal prices
+            found = estimate(sample, constant, prices, self.trellis, prior.fit, job.jobs, self.by_row)
+            passes.append((found.size, constant, prices, found.tables))
+            prices = prior.spread(found.tables)
+            return found.size
 
-        if target is None:
-            assert step is not None
-            self.constant = step
-            attempt(step)
+        attempt(typical_constant(sample) if step is None else step)  # the first pass finds the tables' shape
+        if target is not None:
+            find_constant(attempt, target, passes[0][1], weights_of(sample))
         else:
-            start = typical_constant(sample)
-            attempt(start)  # the first pass finds the tables' shape
-            self.constant, _ = find_constant(lambda c: attempt(c).size, target, start)
-        final = attempt(self.constant)
-        if self.by_row:  # else all of a matrix hangs on one table, and its prices must be those that were counted with
-            self.tables = final.tables
-        return final.size
+            attempt(passes[0][1])
+        # with the prices of the best pass the coding makes the very levels that its size was counted from
+        best = passes[-1] if target is None else min(passes[1:], key=lambda one: abs(one[0] - target))
+        size, self.constant, self.prices, self.tables = best
+        return size
 
     def encode(self, weights: NDArray[np.float32], wanted: Sensitivity, bf16: bool) -> bytes:
         """See compressor.Codec."""
         assert self.tables is not None
         scales = wanted.scales(self.constant, *weights.shape)
-        return encode_matrix(weights, scales, self.tables, self.trellis, bf16, self.by_row)
+        return encode_matrix(weights, scales, self.tables, self.trellis, bf16, self.by_row, self.prices)
 
     def decode(self, data: memoryview, out: NDArray[Any], threads: int) -> None:
         """See compressor.Codec."""

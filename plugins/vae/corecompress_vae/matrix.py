@@ -40,23 +40,30 @@ class Scales:
 
 
 def encode_matrix(
-    weights: NDArray[np.float32], scales: Scales, tables: ClassTables, trellis: Trellis, bf16: bool, by_row: bool = True
+    weights: NDArray[np.float32],
+    scales: Scales,
+    tables: ClassTables,
+    trellis: Trellis,
+    bf16: bool,
+    by_row: bool = True,
+    prices: ClassTables | None = None,
 ) -> bytes:
-    """Quantise and code weights float32 [o, n]; every value finite. by_row: classes by row and column."""
-    columns, levels, row_classes, column_classes = latents(weights, scales, tables, trellis, bf16, by_row)
+    """Quantise and code weights float32 [o, n]; every value finite. by_row: classes by row and column; prices: what
+    symbols are taken to cost, where that is not `tables`."""
+    columns, levels, row_classes, column_classes = latents(weights, scales, prices or tables, trellis, bf16, by_row)
     out = head(columns, scales.rows, row_classes, column_classes)
     out += encode_levels(levels, row_classes, column_classes, tables, trellis).tobytes()
     return bytes(out)
 
 
 def latents(
-    weights: NDArray[np.float32], scales: Scales, tables: ClassTables, trellis: Trellis, bf16: bool, by_row: bool
+    weights: NDArray[np.float32], scales: Scales, prices: ClassTables, trellis: Trellis, bf16: bool, by_row: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8]]:
     """(column steps' codes [n], levels int32 [n, o], row classes [o], column classes [n]) of weights float32 [o, n]."""
     columns = no_finer_than_float(weights, scales)
     unit, row_unit = scales.unit, scales.row_unit
-    levels = quantise(weights, columns, scales.rows, unit, tables.bits, trellis, bf16, by_row, row_unit)
-    return columns, levels, *(fit_classes(levels) if by_row else one_class(levels, tables.bits))
+    levels = quantise(weights, columns, scales.rows, unit, prices.bits, trellis, bf16, by_row, row_unit)
+    return columns, levels, *(fit_classes(levels) if by_row else one_class(levels, prices.bits))
 
 
 def head(

@@ -10,12 +10,16 @@ from corecompress.components import option
 from corecompress.recipe import Spec
 from corecompress_vae.trellis import POLYNOMIALS, SCALAR
 
+DEFAULT_BITS = 3.0
+
 
 @dataclass(frozen=True)
 class Options:
     """Options of `vae`."""
 
-    bits: float | None = option(3.0, "bits a weight of the whole folder: 8 × bytes of all files / all parameters")
+    bits: float | None = option(
+        DEFAULT_BITS, "bits a weight of the whole folder: 8 × bytes of all files / all parameters"
+    )
     step: float | None = option(None, "instead of bits: the constant c that all steps are multiples of")
     encoder: Spec = option(Spec("scale-hyperprior"), "identity, scale-hyperprior, mlp-vae, or an encoder plugin's")
     prior: Spec = option(Spec("hierarchical"), "what symbols are expected to be: the name of a prior component")
@@ -31,12 +35,16 @@ class Options:
 
     def __post_init__(self) -> None:
         states_of(self.quantizer)
-        if (self.bits is None) == (self.step is None):
-            if self.step is None:
-                raise ValueError("write bits or step")
+        if self.bits is None and self.step is None:
+            raise ValueError("write bits or step")
+        if self.bits is not None and self.step is not None:
+            if self.bits != DEFAULT_BITS:
+                raise ValueError(f"bits is {self.bits:g} and step is {self.step:g}; write one of them")
             object.__setattr__(self, "bits", None)
-        if not all(value is None or (math.isfinite(value) and value > 0) for value in (self.bits, self.step)):
-            raise ValueError("bits and step are above zero")
+        for name in ("bits", "step"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} is {value:g}; it takes a number above 0")
         if self.calibration_tokens is not None and self.calibration_tokens < 1:
             raise ValueError(f"calibration_tokens is {self.calibration_tokens}; it takes 1 or more")
 

@@ -28,6 +28,8 @@ ENOUGH = 1 << 21
 """Weights up to which the sample is the whole checkpoint."""
 CHUNK_BYTES = STATE_BYTES + 5
 """Of a chunk of levels besides its words and escapes: coder states and lengths."""
+NARROW = 0.005
+"""Octaves of step between which a size must lie somewhere."""
 FEWEST = 32
 """Rows of a matrix in the sample, at least."""
 
@@ -153,38 +155,45 @@ def typical_constant(sample: list[Planned]) -> float:
     return 0.25 * float(np.median(ratios)) if ratios else 0.25
 
 
-def find_constant(
-    size_of: Callable[[float], float], target: float, start: float, most: int = 8
-) -> tuple[float, list[tuple[float, float]]]:
-    """The constant whose size is `target`, to a fifth of a per cent, and all that was tried: (constant, size).
+def weights_of(sample: list[Planned]) -> float:
+    """How many weights a sample stands for."""
+    return sum(planned.times * planned.weights.size for planned in sample)
 
-    Secant steps in log2 c against log2 size; bracketed, since sizes fall with c.
+
+def find_constant(
+    size_of: Callable[[float], float], target: float, start: float, weights: float, most: int = 16
+) -> float:
+    """The constant whose size in bytes is `target`, to a fifth of a per cent; of `weights` weights.
+
+    Steps of the secant of size against log2 c, bracketed, since sizes fall with c; at first a bit a weight and octave,
+    which is the slope of high rates and the steepest there is. Sizes may hang on what was tried before.
     """
     tried: list[tuple[float, float]] = []
     log_c = math.log2(start)
     low, high = -math.inf, math.inf  # log2 c where the size is too large, too small
     for _ in range(most):
         size = size_of(2.0**log_c)
-        tried.append((2.0**log_c, size))
+        tried.append((log_c, size))
         if abs(size / target - 1) < 0.002:
-            break
+            return 2.0**log_c
+        known = tried
         if size > target:
             low = max(low, log_c)
         else:
             high = min(high, log_c)
-        log_c = _next(tried, target, low, high)
-    best = min(tried, key=lambda pair: abs(pair[1] / target - 1))
-    return best[0], tried
+        if high - low < NARROW:  # tables have changed since its ends were tried, so they are not its ends
+            low, high, known = -math.inf, math.inf, tried[-1:]
+        log_c = _next(known, target, low, high, weights / 8)
+    best, _ = min(tried, key=lambda pair: abs(pair[1] / target - 1))
+    return float(2.0**best)
 
 
-def _next(tried: list[tuple[float, float]], target: float, low: float, high: float) -> float:
-    (c1, s1) = tried[-1]
-    slope = -0.33
-    if len(tried) > 1:
-        (c0, s0) = tried[-2]
-        if c0 != c1 and s0 != s1:
-            slope = min(math.log2(s1 / s0) / math.log2(c1 / c0), -0.02)
-    wanted = math.log2(c1) + max(-4.0, min(4.0, math.log2(target / s1) / slope))
+def _next(tried: list[tuple[float, float]], target: float, low: float, high: float, steepest: float) -> float:
+    (log_c, size), slope = tried[-1], -steepest
+    if len(tried) > 1 and tried[-2][0] != log_c:
+        secant = (size - tried[-2][1]) / (log_c - tried[-2][0])
+        slope = min(-0.02 * steepest, max(-1.5 * steepest, secant))
+    wanted = log_c + max(-4.0, min(4.0, (target - size) / slope))
     if not low < wanted < high and math.isfinite(low) and math.isfinite(high):
         wanted = (low + high) / 2
     return wanted

@@ -161,7 +161,16 @@ def _factors(logs: NDArray[np.float64], count: int) -> NDArray[np.float32]:
     """Factors for log2 deviations, each of `count` weights: less far apart by what is only the error of sampling."""
     noise = 1 / (math.log(2) * math.sqrt(2 * count))
     spread = float(np.var(logs))
-    logs = np.median(logs) + (logs - np.median(logs)) * max(0.0, 1 - noise**2 / spread if spread > 0 else 0.0)
     if spread < 2 * noise**2:
         return np.ones(logs.size, np.float32)
-    return np.exp2(SHARE * np.clip(logs - np.median(logs), -WIDEST, WIDEST)).astype(np.float32)
+    away = (logs - _middle(logs)) * (1 - noise**2 / spread)
+    return np.exp2(SHARE * np.clip(away, -WIDEST, WIDEST)).astype(np.float32)
+
+
+def _middle(logs: NDArray[np.float64]) -> float:
+    """Median of log2 deviations [n] without those that are as good as nothing (pruned rows): WIDEST octaves below that
+    one up to which half of the energy lies."""
+    order = np.sort(logs)
+    energy = np.cumsum(np.exp2(2 * (order - order[-1])))
+    loud = order[np.searchsorted(energy, energy[-1] / 2)]
+    return float(np.median(order[order > loud - WIDEST]))

@@ -20,7 +20,8 @@ import torch
 
 from corecompress.checkpoint import Checkpoint
 from corecompress.errors import CorecompressError
-from corecompress.floats import FLOATS, to_float32
+from corecompress.floats import to_float32
+from corecompress_vae.layout import CODED
 from corecompress_vae.names import stored_names
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -57,7 +58,7 @@ class Walk:
                 continue
             if stored not in shared:
                 tensor = self.source.read(stored)
-                if tensor.info.dtype not in FLOATS:  # positions and the like, which are computed as well
+                if tensor.info.dtype not in CODED:  # positions and the like, which are computed as well
                     continue
                 values = torch.from_numpy(to_float32(tensor.data, tensor.info.dtype)).reshape(tensor.info.shape)
                 if values.shape != value.shape:

@@ -24,7 +24,7 @@ from corecompress_vae.chunks import fit_codes, from_chunks, to_chunks
 from corecompress_vae.fitted import fitted_spec, load_fitted
 from corecompress_vae.levels import LEAST, MOST, code_steps
 from corecompress_vae.options import Options
-from corecompress_vae.plan import Planned, Sensitivity, find_constant
+from corecompress_vae.plan import Planned, Sensitivity, find_constant, weights_of
 from corecompress_vae.values import to_bf16
 
 FINE = 1 << 24
@@ -114,7 +114,7 @@ class TransformCodec:
             left = target - len(self.to_bytes())
             if left <= 0:
                 raise CorecompressError(f"vae: the encoder {self.spec.name} alone is larger than what was asked for")
-            self.constant, _ = find_constant(size_of, left, 1.0, most=20)
+            self.constant = find_constant(size_of, left, 1.0, weights_of(sample), most=20)
         return size_of(self.constant) + len(self.to_bytes())
 
     def _fit(self, job: Job) -> None:

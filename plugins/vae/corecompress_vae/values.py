@@ -24,4 +24,6 @@ def from_float32(values: NDArray[Any], dtype: str) -> NDArray[np.uint8]:
     """float32 [n], or uint16 [n] with the bits of BF16 already, -> the tensor's bytes uint8."""
     if dtype == "F16":
         values = np.clip(values, -F16_MOST, F16_MOST).astype("<f2")
+    if dtype == "F64":
+        values = values.astype("<f8")
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8)

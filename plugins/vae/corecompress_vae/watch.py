@@ -15,9 +15,6 @@ PLAIN_SHARE = 0.05
 """β: the plain Hessian's share."""
 GROUP = 64
 """Rows that are looked at together: an attention head's, in most models."""
-LOUD = 10.0
-"""A token's weight in h is its gradient's square, up to about this many times the mean: few tokens have most of it, and
-what only they say is chance."""
 OWN_SHARE = 0.5
 """How far a row's weight follows its own gradient; the rest is the layer's mean, against too little text."""
 SEEN_SHARE = 0.8
@@ -28,14 +25,12 @@ SEEN_SHARE = 0.8
 class Sums:
     """Running sums of one module: h [n, n]; rows [o]; blocks [⌈o / GROUP⌉, GROUP, GROUP] of linear layers, the second
     moments of neighbouring outputs' gradients, where a token counts by the direction of its gradient more than by its
-    length; energy, the sum over `alive` tokens of the gradients' mean square, and capped, that of the weights in h;
-    tokens."""
+    length; energy, the sum over `alive` tokens of the gradients' mean square; tokens."""
 
     h: torch.Tensor
     rows: torch.Tensor
     blocks: torch.Tensor | None = None
     energy: float = 0.0
-    capped: float = 0.0
     alive: int = 0
     tokens: int = 0
 
@@ -88,13 +83,10 @@ class Watch:
         sums.energy, sums.alive = sums.energy + float(token.sum()), sums.alive + int(alive.sum())
         if not sums.alive:
             return
-        mean = sums.energy / sums.alive
-        capped = token / (1 + token / (LOUD * mean))
-        sums.capped += float(capped.sum())
-        share = PLAIN_SHARE * capped.sum() / alive.sum().clamp_min(1)
-        weighted = x.float() * (capped + share * alive).sqrt()[:, None]
+        share = PLAIN_SHARE * token.sum() / alive.sum().clamp_min(1)
+        weighted = x.float() * (token + share * alive).sqrt()[:, None]
         sums.h.addmm_(weighted.T, weighted)
-        _add_rows(sums, g / (token + mean).sqrt()[:, None])
+        _add_rows(sums, g / (token + sums.energy / sums.alive).sqrt()[:, None])
 
     def _on_embedding(self, name: str) -> Any:
         def hook(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
@@ -145,7 +137,6 @@ class Watch:
                 if head is not None and self.head is not None and self.head.weight is module.weight:
                     sums, head = _joined(sums, head), None
             else:
-                sums.h *= sums.energy / max(sums.capped, 1e-30)  # what was capped counts elsewhere in the layer
                 sums.rows = OWN_SHARE * sums.rows + (1 - OWN_SHARE) * sums.rows.mean()
             yield names[id(module.weight)], sums
         if head is not None and self.head is not None:

@@ -51,7 +51,7 @@ ODD = {
 EXACTLY = ("zeros", "equal", "one", "none", "nan", "infinity", "norm")
 
 
-@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
 @pytest.mark.parametrize("more", ["", ", rotation=hadamard", ", quantizer=scalar", ", encoder=identity"])
 def test_odd_tensors(dtype: str, more: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tensors = {name: (dtype, values) for name, values in ODD.items() if not (dtype == "F16" and name == "wide")}
@@ -86,6 +86,17 @@ def test_what_must_stay_exact_can_be_named(tmp_path: Path) -> None:
     before, after = dense(source), dense(tmp_path / "out")
     assert np.array_equal(after["a.weight"], before["a.weight"])
     assert not np.array_equal(after["b.weight"], before["b.weight"])
+
+
+@pytest.mark.parametrize("rest", [0.0, 1e-4])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_what_is_pruned_does_not_spoil_what_is_left(rest: float, axis: int, tmp_path: Path) -> None:
+    values = gaussian(256, 256)
+    values.swapaxes(0, axis)[:160] *= rest
+    source = write(tmp_path / "source", {"whole": ("F32", gaussian(256, 256, seed=1)), "pruned": ("F32", values)})
+    corecompress.compress(source, tmp_path / "out", "vae(step=0.1)")
+    after = dense(tmp_path / "out")
+    assert relative(after["pruned"], values) < 1.2 * relative(after["whole"], gaussian(256, 256, seed=1))
 
 
 def test_experts_are_matrices_of_their_own(tmp_path: Path) -> None:
@@ -310,7 +321,10 @@ def test_the_trellis_stays_near_the_bound(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
-        ("vae(bits=0)", "above zero"),
+        ("vae(bits=0)", "bits is 0; it takes a number above 0"),
+        ("vae(bits=2, step=0.1)", "write one of them"),
+        ('vae(exact="*nothing*")', "no tensor has a name like that"),
+        ("vae(calibration=layers)", "add --data"),
         ("vae(quantizer=trellis(states=5))", "states=4|8|16|32|64"),
         ("vae(prior=gausian)", "did you mean 'gaussian'"),
         ("vae(encoder=mlp)", "no encoder is called 'mlp'"),

@@ -48,7 +48,7 @@ def write(folder: Path, tensors: dict[str, tuple[str, np.ndarray]], **config: An
         if dtype == "BF16":
             data = (values.astype("<f4").view("<u4") >> 16).astype("<u2")
         else:
-            data = values.astype({"F32": "<f4", "F16": "<f2"}[dtype])
+            data = values.astype({"F32": "<f4", "F16": "<f2", "F64": "<f8"}[dtype])
         made[name] = (dtype, values.shape, np.ascontiguousarray(data).reshape(-1).view(np.uint8))
     return checkpoints.write_checkpoint(folder, [made], config or None)
 
@@ -66,7 +66,7 @@ def dense(folder: Path) -> dict[str, np.ndarray]:
         if info.dtype == "BF16":
             values = (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
         else:
-            values = data.view({"F32": "<f4", "F16": "<f2", "I64": "<i8"}[info.dtype]).astype(np.float32)
+            values = data.view({"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}[info.dtype]).astype(np.float32)
         found[info.name] = values.reshape(info.shape)
     return found
 
