@@ -7,6 +7,7 @@ model = corecompress.load("small")
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -319,6 +320,9 @@ def fit(
     """
     from corecompress.fitting import fit as run
 
+    for name, value in (("--target-loss", target_loss), ("--max-minutes", max_minutes)):
+        if value is not None and not math.isfinite(value):
+            raise CorecompressError(f"{name} is {value}; give a number")
     seconds = None if max_minutes is None else 60 * max_minutes
     settings = Settings(seed, force=force, resume=resume)
     return run(data, open_data(data), encoder, prior, Path(out), settings, target_loss, seconds, progress or Silent())

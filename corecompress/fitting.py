@@ -86,8 +86,6 @@ def fit(
         (partial / STAGES).mkdir(exist_ok=True)
         announce(partial / STAGES, 0)
         figures = train(partial)
-        for name in (SCRATCH, STAGES):
-            shutil.rmtree(partial / name, ignore_errors=True)
         record = {"format": FORMAT, **identity, "figures": figures}
         if hasattr(learner, "save"):
             learner.save(partial)
@@ -95,6 +93,8 @@ def fit(
             write_arrays(partial / ARRAYS, _arrays(encoder=learner, prior=model))
             record["sha256"] = hash_file(partial / ARRAYS)
         (partial / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        for name in (SCRATCH, STAGES):  # last, so that a run that is killed while it saves goes on from there
+            shutil.rmtree(partial / name, ignore_errors=True)
     return _found(out, encoder, prior, data_spec, figures, began)
 
 

@@ -14,7 +14,12 @@ from corecompress.cli import common
 @click.option("--encoder", required=True, metavar="SPEC", help="Encoder, for example 'mlp-vae(bits=4)'.")
 @click.option("--prior", required=True, metavar="SPEC", help="Prior of its latents, for example factorized.")
 @click.option("--out", "-o", required=True, metavar="MODEL", help="Folder to write; it appears when it is trained.")
-@click.option("--target-loss", type=float, metavar="X", help="Stop at this loss; an error where it is not reached.")
+@click.option(
+    "--target-loss",
+    type=float,
+    metavar="X",
+    help="Stop at this loss of the evaluation split (bits a token, or a pixel); an error where it is not reached.",
+)
 @click.option("--max-minutes", type=click.FloatRange(0, min_open=True), metavar="M", help="Stop after so long.")
 @common.option_seed
 @click.option("--resume", is_flag=True, help="Go on with a training that was killed.")

@@ -30,6 +30,7 @@ def main() -> None:
     torch.set_num_threads(int(threads))
     config = json.loads((Path(folder) / "config.json").read_bytes())
     getattr(transformers, (config.get("architectures") or [""])[0], None)
+    from corecompress.fitting import RECORD
     from corecompress.hf.load import load_model
     from corecompress.measure.outputs import auto_class
 
@@ -39,7 +40,11 @@ def main() -> None:
     _wait(where)
     found: dict[str, Any] = {"load": time.perf_counter() - begun, "device": str(where)}
     with torch.inference_mode():
-        found |= _time(model, task, where)
+        if (Path(folder) / RECORD).exists():
+            del model
+            found |= _samples(Path(folder), where)
+        else:
+            found |= _time(model, task, where)
     scale = 1 if sys.platform == "darwin" else 1024
     found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
     if where.type == "cuda":
@@ -61,6 +66,14 @@ def _time(model: Any, task: str, where: Any) -> dict[str, Any]:
         pixels = torch.zeros(8, channels, height, width, device=where, dtype=model.dtype)
         return _forward(where, lambda n, _: model(pixel_values=pixels[:n]), 0, 0)
     return {"note": "what its forward takes is not known here; only loading, memory and size were measured"}
+
+
+def _samples(folder: Path, where: Any) -> dict[str, Any]:
+    """Of a fitted generative encoder: new samples, as `corecompress generate` draws them."""
+    from corecompress.generation import open_fitted
+
+    encoder = open_fitted(folder)
+    return _forward(where, lambda n, _: encoder.generate(n), 0, 0)
 
 
 def _tokens(model: Any, n: int, length: int, where: Any) -> dict[str, Any]:

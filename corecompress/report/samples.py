@@ -24,6 +24,8 @@ def write_samples(samples: Sequence[Sample], out: Path) -> tuple[str, ...]:
     """Texts: one a line, to the file `out`. Images: NNNNN.png and a contact sheet into the folder `out`, or, where it
     is named *.png, the sheet alone. Returns the files. Raises CorecompressError where `out` can't be written."""
     if samples and samples[0].image is None:
+        if out.suffix.lower() == ".png":
+            raise CorecompressError(f"{out}: the model writes text; name a file like {out.with_suffix('.txt').name}")
         return _write_text("".join(f"{sample.text}\n" for sample in samples), out)
     images = [_image(sample) for sample in samples]
     if out.suffix.lower() == ".png":
@@ -72,6 +74,8 @@ def _image(sample: Sample) -> NDArray[np.uint8]:
 
 
 def _make_folder(out: Path) -> None:
+    if out.suffix.lower() == ".txt":
+        raise CorecompressError(f"{out}: the model makes images; name a folder, or a file like {out.stem}.png")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as problem:

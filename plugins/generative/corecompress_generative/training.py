@@ -94,7 +94,7 @@ def train(
     kept = None if scratch is None else Checkpoints(scratch, accelerator)
     last = None if kept is None else kept.last()
     state = kept.load(last) if kept is not None and last is not None else State()
-    state.stopped = ""
+    state.stopped = _reached(state, plan)
     progress.start("training", plan.steps, "steps")
     progress.advance(state.step)
     ends = None if plan.seconds is None else time.monotonic() + plan.seconds
@@ -168,14 +168,21 @@ def _look(look: Any, players: Any, state: State, plan: Plan, progress: Progress,
     values = [value for _, value in state.evaluations]
     if plan.target is None:
         return
-    if values[-1] <= plan.target:
-        state.stopped = f"the evaluation loss is {values[-1]:.4g} bits a value, at most the target {plan.target:g}"
-    elif len(values) > 2 and not late:
+    state.stopped = _reached(state, plan)
+    if not state.stopped and len(values) > 2 and not late:
         left = (plan.steps - state.step) / plan.every
         if values[-1] - left * max(0.0, values[-2] - values[-1]) > plan.target:
             progress.note(
                 f"at this pace --target-loss {plan.target:g} is not reached: {values[-1]:.4g} at step {state.step}"
             )
+
+
+def _reached(state: State, plan: Plan) -> str:
+    """What to say where the last look is at the target; else nothing."""
+    loss = state.evaluations[-1][1] if state.evaluations else math.inf
+    if plan.target is None or loss > plan.target:
+        return ""
+    return f"the evaluation loss is {loss:.4g} bits a value, at most the target {plan.target:g}"
 
 
 def _sound(players: Sequence[Player], state: State) -> bool:
@@ -198,13 +205,14 @@ def _recovered(kept: Checkpoints | None, step: int, progress: Progress) -> State
 
 
 def _check_target(state: State, plan: Plan, resumable: bool) -> None:
-    if plan.target is None or (state.evaluations and state.evaluations[-1][1] <= plan.target):
+    if plan.target is None or _reached(state, plan):
         return
     reached = f"{state.evaluations[-1][1]:.4g} bits a value" if state.evaluations else "unknown"
     if state.step < plan.steps and resumable:
         mend = "add --resume and more --max-minutes to go on"
     else:
-        mend = "the data may not allow it: give it more steps, or a higher target"
+        mend = "the data may not allow it"
+        mend += ": --resume without --target-loss keeps what was learned" if resumable else "; raise it, or the steps"
     raise CorecompressError(
         f"--target-loss: {plan.target:g} was not reached in {state.step} steps (the loss is {reached}); {mend}"
     )

@@ -24,6 +24,8 @@ from corecompress.progress import Silent
 from corecompress.recipe import build, parse_spec
 from corecompress_generative.bounds import importance_bound
 from corecompress_generative.density import divergence, draw, log_density, log_normal
+from corecompress_generative.encoder import VaeEncoder
+from corecompress_generative.objective import Variational
 from corecompress_generative.training import Plan, Player, train
 
 SMALL = "steps=60, hidden=32, embedding=16, latents=4, length=12, batch=32"
@@ -179,6 +181,49 @@ def test_the_same_seed_gives_the_same_bytes_and_a_killed_run_resumes_to_them(spe
     assert weights[0] == weights[1]
 
 
+def test_a_run_that_ends_while_it_saves_goes_on_from_its_checkpoint(
+    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = f"lstm({SMALL})"
+    corecompress.fit(spec, encoder, "gaussian", tmp_path / "whole")
+
+    def full(self: VaeEncoder, folder: Path) -> None:
+        raise CorecompressError("no space left")
+
+    def none(self: VaeEncoder, *rest: object, **more: object) -> None:
+        raise AssertionError("it trains again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VaeEncoder, "save", full)
+        with pytest.raises(CorecompressError, match="no space left"):
+            corecompress.fit(spec, encoder, "gaussian", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(Variational, "forward", none)
+        corecompress.fit(spec, encoder, "gaussian", tmp_path / "model", resume=True)
+    for name in ("model.safetensors", "encoder.json"):
+        assert (tmp_path / "model" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_benchmark_times_what_generate_does(fitted: Path, tmp_path: Path) -> None:
+    corecompress.compress(fitted, tmp_path / "small", "lossless")
+    found = json.loads(run("benchmark", fitted, tmp_path / "small", "--runs", "1", "--json").stdout)
+    assert {"latency", "throughput1", "throughput8"} <= set(found["figures"])
+    assert found["figures"]["latency"]["original"] > 0
+
+
+def test_a_tokenizer_that_is_missing_and_a_picture_of_text_are_one_line(fitted: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorecompressError, match=r"lines\.png: the model writes text; name a file like lines\.txt"):
+        corecompress.generate(fitted, tmp_path / "lines.png")
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in fitted.iterdir():
+        if not path.name.startswith("tokenizer"):
+            (other / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(CorecompressError, match="its tokenizer can't be read"):
+        corecompress.generate(other, tmp_path / "lines.txt")
+
+
 def test_several_processes_fit_one_model(spec: str, tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29613", "--no-python"]
     fit = ["fit", "--data", spec, "--encoder", f"lstm({SMALL})", "--prior", "gaussian", "-o", tmp_path / "two"]
@@ -270,6 +315,10 @@ def test_training_goes_back_to_the_last_good_checkpoint(
         (f"lstm({SMALL})", "one line\n", None, "holds no document; give more text"),
         (f"lstm({SMALL})", None, 0.01, "was not reached in 60 steps"),
         ("lstm(latents=0)", None, None, "latents is 0"),
+        ("lstm(free_bits=-1)", None, None, "free_bits is -1"),
+        ("lstm(word_dropout=2)", None, None, "word_dropout is 2"),
+        ("gat(learning_rate=-1)", None, None, "learning_rate is -1"),
+        ("lstm", None, math.nan, "--target-loss is nan"),
         ("gat(hidden=30)", None, None, "4 heads don't divide"),
     ],
 )

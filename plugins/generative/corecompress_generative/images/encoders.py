@@ -11,6 +11,7 @@ import torch
 
 from corecompress.components import Batch, Prior, Sample, option
 from corecompress.errors import CorecompressError
+from corecompress_generative import ranges
 from corecompress_generative.config import ImageVaeConfig
 from corecompress_generative.encoder import VaeEncoder
 from corecompress_generative.images.adversary import Discriminator, Game, Judge, Refined
@@ -35,9 +36,7 @@ class ImageOptions:
     learning_rate: float = option(1e-3, "of Adam, at its highest")
 
     def __post_init__(self) -> None:
-        for name in ("latents", "channels", "hidden", "steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it takes 1 or more")
+        ranges.check(self)
 
 
 @dataclass(frozen=True)

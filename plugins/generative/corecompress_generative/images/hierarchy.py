@@ -12,6 +12,7 @@ from torch import nn
 from corecompress.components import Prior, option
 from corecompress.plugins import registry
 from corecompress.recipe import Spec, build
+from corecompress_generative import ranges
 from corecompress_generative.config import NvaeConfig
 from corecompress_generative.images.encoders import ImageEncoder, check_size
 from corecompress_generative.images.nvae import Nvae, groups_of
@@ -38,9 +39,7 @@ class Options:
     learning_rate: float = option(2e-3, "of Adam, at its highest")
 
     def __post_init__(self) -> None:
-        for name in ("channels", "maps", "groups", "cells", "steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it takes 1 or more")
+        ranges.check(self)
 
 
 class NvaeEncoder(ImageEncoder):

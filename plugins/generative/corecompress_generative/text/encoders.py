@@ -11,6 +11,7 @@ import torch
 
 from corecompress.components import Batch, Prior, Sample, option
 from corecompress.errors import CorecompressError
+from corecompress_generative import ranges
 from corecompress_generative.config import TextVaeConfig
 from corecompress_generative.encoder import VaeEncoder
 from corecompress_generative.model import GenerativeModel, Inputs
@@ -41,14 +42,9 @@ class TextOptions:
     learning_rate: float = option(1e-3, "of Adam, at its highest")
 
     def __post_init__(self) -> None:
-        for name in ("latents", "embedding", "hidden", "steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it takes 1 or more")
+        ranges.check(self)
         if self.length < 4:
             raise ValueError(f"length is {self.length}; it takes 4 or more")
-        for name in ("climb", "pretrain"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it takes 0 up to less than 1")
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,11 @@ class _TextEncoder(VaeEncoder):
     def loaded(self, folder: Path) -> None:
         from transformers import AutoTokenizer
 
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
+        except Exception as problem:  # of any kind, for a tokenizer that is missing or damaged
+            reason = " ".join(str(problem).split())[:120]
+            raise CorecompressError(f"{folder}: its tokenizer can't be read ({reason}); fit the model again") from None
 
     def players(self, model: GenerativeModel, prior: Prior) -> list[Player]:
         def renew() -> None:
