@@ -136,8 +136,10 @@ class Registry:
         return sorted(name for k, name in self._provided if k == kind)
 
     def find(self, name: str) -> list[Provided]:
-        """Every usable component of that name, whatever its kind."""
-        return [provided for (_, n), provided in sorted(self._provided.items()) if n == name]
+        """Every usable component of that name, whatever its kind; else those of the plugin of that name."""
+        ordered = [provided for _, provided in sorted(self._provided.items())]
+        named = [provided for provided in ordered if provided.component.name == name]
+        return named or [p for p in ordered if name in (p.plugin.name, p.plugin.distribution)]
 
     def unknown(self, name: str) -> CorecompressError:
         """The error for a name that neither a plugin nor a component has, with the nearest one."""

@@ -197,6 +197,7 @@ def test_show(site: Site, cli: Cli, refused) -> None:
     assert options["parts"]["type"] == "a list, each a whole number"
     assert shown["distribution"] == "acme-store"
     assert "did you mean 'store'?" in refused("plugins", "show", "stor", **site.environment)
+    assert "compressor lossless" in cli("plugins", "show", "corecompress-lossless", **site.environment).stdout
 
 
 def test_one_file_plugin(cli: Cli, refused, small: Path, tmp_path: Path) -> None:

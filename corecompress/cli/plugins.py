@@ -35,7 +35,7 @@ def list_command(as_json: bool) -> None:
 @click.argument("name")
 @common.option_json
 def show_command(name: str, as_json: bool) -> None:
-    """Show the component NAME: its options with type, default and meaning, and a command that uses it."""
+    """Show the component NAME, or all of the plugin NAME: options with type, default and meaning, and a command."""
     from corecompress.examples import command_of
     from corecompress.plugins import registry
     from corecompress.report import tables

@@ -113,7 +113,8 @@ def train(
         if due and not _sound(players, state):
             return _recovered(kept, state.step - 1, progress)
         if out_of_time:
-            state.stopped = f"stopped by time at step {state.step} of {plan.steps}"
+            early = ", before the rate had its whole weight" if state.step < plan.settled * plan.steps else ""
+            state.stopped = f"stopped by time at step {state.step} of {plan.steps}{early}"
         if kept is not None and due:
             kept.save(state)
         progress.describe(_told(parts, state))
