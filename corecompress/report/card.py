@@ -32,7 +32,7 @@ TEXT = """---
 | | original | compressed |
 |---|---:|---:|
 | weights | {before} | {after} |
-| bits per weight | {bits_before:.2f} | {bits_after:.2f} |
+| bits per weight, without the other files | {bits_before:.2f} | {bits_after:.2f} |
 
 ## Quality
 

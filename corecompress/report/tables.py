@@ -77,10 +77,12 @@ def compressed_table(summary: Summary, seconds: float | None = None) -> Renderab
 
 def _search_table(steps: tuple[dict[str, Any], ...]) -> Table:
     """The steps of --max-size or --max-kl."""
-    table = _table("search", ("step", "right"), ("bits per weight", "right"), ("all files", "right"), ("KL", "right"))
+    by_kl = any(step["kl"] is not None for step in steps)
+    columns = [("step", "right"), ("bits per weight", "right"), ("all files", "right"), *[("KL", "right")] * by_kl]
+    table = _table("search", *columns)
     for number, step in enumerate(steps, 1):
         kl = "" if step["kl"] is None else human_figure(step["kl"], 3)
-        table.add_row(str(number), f"{step['bits']:.3f}", human_bytes(step["bytes"]), kl)
+        table.add_row(str(number), f"{step['bits']:.3f}", human_bytes(step["bytes"]), *[kl] * by_kl)
     return table
 
 
@@ -374,4 +376,5 @@ def _shape(row: Row) -> str:
 
 
 def _saved(before: int, after: int) -> str:
-    return f"{100 * (1 - after / before):.1f} %" if before else ""
+    """In per cent; nothing for what is several times larger now (the few kB of other files of a tiny model)."""
+    return f"{100 * (1 - after / before):.1f} %" if before and after <= 3 * before else ""
