@@ -54,7 +54,7 @@ def fitted(asked: argparse.Namespace, data: str, encoder: str, prior: str, seed:
     spec = with_options(encoder, f"steps={asked.steps}, hidden=128, embedding=64, length={asked.length}")
     folder = asked.out / f"{encoder}-{prior}-{seed}".replace("/", "-")
     if not folder.exists():
-        corecompress.fit(data, spec, prior, folder, seed=seed)
+        corecompress.fit(data, spec, prior, folder, seed=seed, resume=True)
     return folder
 
 

@@ -12,9 +12,12 @@ from corecompress.plugins import registry
 from corecompress.recipe import Spec, build
 from corecompress_vae.class_prior import ClassPrior
 from corecompress_vae.matrix import decode_matrix, encode_matrix
-from corecompress_vae.plan import Planned, Sensitivity, estimate, find_constant, typical_constant, weights_of
+from corecompress_vae.plan import HIT, Planned, Sensitivity, estimate, find_constant, typical_constant, weights_of
 from corecompress_vae.tables import ClassTables
 from corecompress_vae.trellis import trellis
+
+SETTLING = 2
+"""Passes in which tables and levels, each made for the other, come to terms."""
 
 
 class LevelCodec:
@@ -58,17 +61,23 @@ class LevelCodec:
         def attempt(constant: float) -> float:
             nonlocal prices
             found = estimate(sample, constant, prices, self.trellis, prior.fit, job.jobs, self.by_row)
-            passes.append((found.size, constant, prices, found.tables))
-            prices = prior.spread(found.tables)
-            return found.size
+            tables, size, used = found.tables, found.size, prices
+            prices = prior.spread(tables)
+            if not self.by_row:  # all of a matrix hangs on one table, and rows of a sample may have chosen another
+                tables = tables.filled(prices)
+                size += len(tables.to_bytes()) - len(found.tables.to_bytes())
+            passes.append((size, constant, used, tables))
+            return size
 
         attempt(typical_constant(sample) if step is None else step)  # the first pass finds the tables' shape
+        constant = passes[0][1]
         if target is not None:
-            find_constant(attempt, target, passes[0][1], weights_of(sample))
-        else:
-            attempt(passes[0][1])
-        # with the prices of the best pass the coding makes the very levels that its size was counted from
-        best = passes[-1] if target is None else min(passes[1:], key=lambda one: abs(one[0] - target))
+            constant = find_constant(attempt, target, constant, weights_of(sample))
+        for _ in range(SETTLING):
+            attempt(constant)
+        # with the prices of a pass the coding makes the very levels that its size was counted from
+        near = [one for one in passes[1:] if target is None or abs(one[0] / target - 1) < HIT]
+        best = near[-1] if near or target is None else min(passes[1:], key=lambda one: abs(one[0] - target))
         size, self.constant, self.prices, self.tables = best
         return size
 

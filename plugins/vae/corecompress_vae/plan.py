@@ -28,6 +28,8 @@ ENOUGH = 1 << 21
 """Weights up to which the sample is the whole checkpoint."""
 CHUNK_BYTES = STATE_BYTES + 5
 """Of a chunk of levels besides its words and escapes: coder states and lengths."""
+HIT = 0.002
+"""Share by which a size may miss its target."""
 NARROW = 0.005
 """Octaves of step between which a size must lie somewhere."""
 FEWEST = 32
@@ -163,7 +165,7 @@ def weights_of(sample: list[Planned]) -> float:
 def find_constant(
     size_of: Callable[[float], float], target: float, start: float, weights: float, most: int = 16
 ) -> float:
-    """The constant whose size in bytes is `target`, to a fifth of a per cent; of `weights` weights.
+    """The constant whose size in bytes is `target`, to HIT; of `weights` weights.
 
     Steps of the secant of size against log2 c, bracketed, since sizes fall with c; at first a bit a weight and octave,
     which is the slope of high rates and the steepest there is. Sizes may hang on what was tried before.
@@ -174,7 +176,7 @@ def find_constant(
     for _ in range(most):
         size = size_of(2.0**log_c)
         tried.append((log_c, size))
-        if abs(size / target - 1) < 0.002:
+        if abs(size / target - 1) < HIT:
             return 2.0**log_c
         known = tried
         if size > target:

@@ -105,6 +105,11 @@ class ClassTables:
             raise CorruptData("class tables are longer than they say")
         return cls(frequencies)
 
+    def filled(self, rest: ClassTables) -> ClassTables:
+        """These, with the rows of `rest` where there is nothing but the escape."""
+        empty = self.frequencies[:, ESCAPE] == SLOTS
+        return ClassTables(np.where(empty[:, None], rest.frequencies, self.frequencies))
+
     def only(self, used: NDArray[np.bool_]) -> ClassTables:
         """The rows that are used, bool [2 · CLASSES]; the others keep nothing but the escape."""
         frequencies = self.frequencies.copy()
