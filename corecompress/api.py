@@ -130,7 +130,7 @@ def _searched(
     if max_kl is not None and data is None:
         raise CorecompressError("--max-kl: needs --data SPEC to measure on, for example text:corpus.txt")
     checkpoint = open_checkpoint(source)
-    check_target(out, settings.force, checkpoint.folder)
+    check_target(out, settings.force, checkpoint.folder, settings.resume)
     with tempfile.TemporaryDirectory(prefix="corecompress-") as scratch:
         each = replace(settings, force=True, cache=settings.cache or Path(scratch))
 

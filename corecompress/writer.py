@@ -37,7 +37,7 @@ def workplace(target: Path, *, force: bool, resume: bool, source: Path | None = 
     for a target that is there already or can't be written.
     """
     partial, lock_path = partial_of(target), lock_of(target)
-    check_target(target, force, source)
+    check_target(target, force, source, resume)
     lock = FileLock(lock_path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def workplace(target: Path, *, force: bool, resume: bool, source: Path | None = 
     except OSError as problem:
         raise CorecompressError(f"{target}: can't be written ({problem.strerror}); choose another -o") from None
     try:
-        check_target(target, force, source)
+        check_target(target, force, source, resume)
         if partial.exists() and not resume:
             if is_begun(partial) and not force:
                 raise CorecompressError(
@@ -90,13 +90,18 @@ def is_begun(partial: Path) -> bool:
     return any(path.is_file() for path in kept)
 
 
-def check_target(target: Path, force: bool, source: Path | None) -> None:
-    """Raises CorecompressError for a target that is there and may not be replaced."""
+def check_target(target: Path, force: bool, source: Path | None, resume: bool = False) -> None:
+    """Raises CorecompressError for a target that is there and may not be replaced; resume: the run was to go on."""
     if target.is_symlink() or target.is_file():
         raise CorecompressError(f"{target}: is no folder; choose another -o")
     if not target.exists():
         return
     if not force:
+        if resume:
+            raise CorecompressError(
+                f"{target}: exists already, and whole, so there is nothing to go on with; `corecompress evaluate` "
+                "measures a compressed folder (--card writes it down), --force makes it again"
+            )
         raise CorecompressError(f"{target}: exists already; choose another -o, or add --force to replace it")
     inside = {path.name for path in target.iterdir()}
     if inside and not inside & OURS:

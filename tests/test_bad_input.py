@@ -141,6 +141,7 @@ def test_existing_target_stays(refused: Refused, small: Path, out: Path, cli: Cl
     out.mkdir()
     (out / "mine.txt").write_text("precious")
     assert "exists already" in refused("compress", small, "-o", out)
+    assert "whole, so there is nothing to go on with" in refused("compress", small, "-o", out, "--resume")
     assert "holds no checkpoint" in refused("compress", small, "-o", out, "--force")
     assert (out / "mine.txt").read_text() == "precious"
     (out / "config.json").write_text("{}")

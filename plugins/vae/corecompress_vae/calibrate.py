@@ -53,7 +53,8 @@ DAMPING = 0.01
 class Sensitivity:
     """What feedback needs of one weight: unit [n, n], the inverse Hessian's Cholesky factor with unit diagonal (upper,
     float32), steps [n], its diagonal (float32), rows [o], the rows' weights (float32, mean about 1); turned: the
-    tensor is [n, o], as GPT-2's are; row_unit [⌈o / G⌉, G, G]: unit of the rows of each group, where that pays."""
+    tensor is [n, o], as GPT-2's are; row_unit [⌈o / G⌉, G, G]: unit of the rows of each group, where that pays; rows
+    are then what their errors cost when others make up for them."""
 
     unit: NDArray[np.float32]
     steps: NDArray[np.float32]
