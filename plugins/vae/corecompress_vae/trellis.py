@@ -66,20 +66,26 @@ def trellis(states: int) -> Trellis:
 
 
 @njit(inline="always")
-def _price(x, k, z, rate, row, slope):  # type: ignore[no-untyped-def]
-    """Squared error and bits of symbol k of quantiser z."""
-    e = x - np.float32(2 * k + z)
-    return e * e + slope * (rate[row, z, k + SHIFT] if -SHIFT < k < SHIFT else FAR_BITS)
+def _bits(k, prices):  # type: ignore[no-untyped-def]
+    """What symbol k costs; an escape's where the table has none."""
+    slot = np.uint32(min(max(k + np.int32(SHIFT), np.int32(0)), np.int32(2 * SHIFT - 1)))
+    inside = prices[slot]
+    return inside if -SHIFT < k < SHIFT else FAR_BITS
 
 
 @njit(inline="always")
-def _subset(x, z, u, rate, row, slope):  # type: ignore[no-untyped-def]
-    """(cost, level) of the better neighbour of x among the levels 4 m + 2 u + z."""
-    k = 2 * np.int64(np.floor((x - np.float32(2 * u + z)) * np.float32(0.25))) + u
-    low, high = _price(x, k, z, rate, row, slope), _price(x, k + 2, z, rate, row, slope)
-    if high < low:
-        return high, 2 * k + 4 + z
-    return low, 2 * k + z
+def _subset(x, z, u, prices, slope):  # type: ignore[no-untyped-def]
+    """(cost, k) of the better neighbour of x among the levels 2 k + z with k of parity u; cost: squared error and bits.
+
+    In 32 bits and without branches, for loops over survivors.
+    """
+    two = np.int32(2)
+    k = two * np.int32(np.floor((x - np.float32(2 * u + z)) * np.float32(0.25))) + np.int32(u)
+    e = x - np.float32(two * k + np.int32(z))
+    low = e * e + slope * _bits(k, prices)
+    e -= np.float32(4)
+    high = e * e + slope * _bits(k + two, prices)
+    return (high, k + two) if high < low else (low, k)
 
 
 @njit(inline="always")
@@ -96,10 +102,10 @@ def viterbi(x, classes, rate, slope, half, swap0, swap1, dec, cand, cost, fresh,
     cost[0] = 0
     for t in range(n):
         row = classes[t]
-        d00, cand[t, 0] = _subset(x[t], 0, 0, rate, row, slope)
-        d01, cand[t, 1] = _subset(x[t], 0, 1, rate, row, slope)
-        d10, cand[t, 2] = _subset(x[t], 1, 0, rate, row, slope)
-        d11, cand[t, 3] = _subset(x[t], 1, 1, rate, row, slope)
+        d00, cand[t, 0] = _subset(x[t], 0, 0, rate[row, 0], slope)
+        d01, cand[t, 1] = _subset(x[t], 0, 1, rate[row, 0], slope)
+        d10, cand[t, 2] = _subset(x[t], 1, 0, rate[row, 1], slope)
+        d11, cand[t, 3] = _subset(x[t], 1, 1, rate[row, 1], slope)
         for q in range(half):
             a, b = cost[q] + d00, cost[q ^ swap1] + d01
             dec[t, q] = b < a
@@ -115,7 +121,7 @@ def viterbi(x, classes, rate, slope, half, swap0, swap1, dec, cand, cost, fresh,
     for t in range(n - 1, -1, -1):
         z, q = s & 1, s >> 1
         u = np.int64(dec[t, z * half + q])
-        level[t] = cand[t, 2 * z + u]
+        level[t] = 2 * cand[t, 2 * z + u] + z
         s = (q ^ (z * swap0) ^ (u * swap1)) | (z * half)
 
 
@@ -141,7 +147,7 @@ def viterbi_fed(  # type: ignore[no-untyped-def]
         for z in range(2):
             for u in range(2):
                 for p in range(z * half, z * half + half):
-                    price[u, p], found[u, p] = _subset_of_all(x[t] - now[p, r], z, u, rate[row, z], slope)
+                    price[u, p], found[u, p] = _subset(x[t] - now[p, r], z, u, rate[row, z], slope)
         for z in range(2):
             for q in range(half):
                 p0 = (q ^ (z * swap0)) + z * half
@@ -165,33 +171,15 @@ def viterbi_fed(  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _subset_of_all(x, z, u, prices, slope):  # type: ignore[no-untyped-def]
-    """(cost, k) as `_subset` without branches and in 32 bits, for loops over survivors."""
-    two = np.int32(2)
-    k = two * np.int32(np.floor((x - np.float32(2 * u + z)) * np.float32(0.25))) + np.int32(u)
-    e = x - np.float32(two * k + np.int32(z))
-    low = e * e + slope * _bits(k, prices)
-    e -= np.float32(4)
-    high = e * e + slope * _bits(k + two, prices)
-    return (high, k + two) if high < low else (low, k)
-
-
-@njit(inline="always")
-def _bits(k, prices):  # type: ignore[no-untyped-def]
-    """Of symbol k; an escape's where the table has none."""
-    slot = np.uint32(min(max(k + np.int32(SHIFT), np.int32(0)), np.int32(2 * SHIFT - 1)))
-    inside = prices[slot]
-    return inside if -SHIFT < k < SHIFT else FAR_BITS
-
-
-@njit(inline="always")
 def nearest(x, classes, rate, slope, mix, level):  # type: ignore[no-untyped-def]
     """The same for a quantiser without memory, every level being 2 k; mix: as `viterbi_fed`'s, or [0, 0]. Changes x."""
     group = mix.shape[1]
     for t in range(x.size):
-        k = np.int64(np.floor(x[t] * np.float32(0.5)))
-        low = _price(x[t], k, 0, rate, classes[t], slope)
-        high = _price(x[t], k + 1, 0, rate, classes[t], slope)
+        k, prices = np.int32(np.floor(x[t] * np.float32(0.5))), rate[classes[t], 0]
+        e = x[t] - np.float32(2 * k)
+        low = e * e + slope * _bits(k, prices)
+        e -= np.float32(2)
+        high = e * e + slope * _bits(k + np.int32(1), prices)
         level[t] = 2 * k + 2 if high < low else 2 * k
         for d in range(1, min(group - t % group, x.size - t) if group else 0):
             x[t + d] -= (x[t] - np.float32(level[t])) * mix[t, t % group + d]
