@@ -96,14 +96,14 @@ def check_target(target: Path, force: bool, source: Path | None, resume: bool = 
         raise CorecompressError(f"{target}: is no folder; choose another -o")
     if not target.exists():
         return
+    inside = {path.name for path in target.iterdir()}
     if not force:
-        if resume:
+        if resume and inside & OURS:
             raise CorecompressError(
                 f"{target}: exists already, and whole, so there is nothing to go on with; `corecompress evaluate` "
                 "measures a compressed folder (--card writes it down), --force makes it again"
             )
         raise CorecompressError(f"{target}: exists already; choose another -o, or add --force to replace it")
-    inside = {path.name for path in target.iterdir()}
     if inside and not inside & OURS:
         raise CorecompressError(f"{target}: holds no checkpoint, so --force does not replace it; choose another -o")
     if source is not None and source.resolve().is_relative_to(target.resolve()):

@@ -141,12 +141,13 @@ def test_existing_target_stays(refused: Refused, small: Path, out: Path, cli: Cl
     out.mkdir()
     (out / "mine.txt").write_text("precious")
     assert "exists already" in refused("compress", small, "-o", out)
-    assert "whole, so there is nothing to go on with" in refused("compress", small, "-o", out, "--resume")
+    assert "choose another -o, or add --force" in refused("compress", small, "-o", out, "--resume")
     assert "holds no checkpoint" in refused("compress", small, "-o", out, "--force")
     assert (out / "mine.txt").read_text() == "precious"
     (out / "config.json").write_text("{}")
     assert cli("compress", small, "-o", out, "--force", "-q").returncode == 0
     assert not (out / "mine.txt").exists()
+    assert "whole, so there is nothing to go on with" in refused("compress", small, "-o", out, "--resume")
 
 
 def test_target_that_holds_the_source(refused: Refused, small: Path) -> None:

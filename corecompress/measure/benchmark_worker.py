@@ -31,20 +31,22 @@ def main() -> None:
     config = json.loads((Path(folder) / "config.json").read_bytes())
     getattr(transformers, (config.get("architectures") or [""])[0], None)
     from corecompress.fitting import RECORD
+    from corecompress.generation import open_fitted
     from corecompress.hf.load import load_model
     from corecompress.measure.outputs import auto_class
 
+    fitted = (Path(folder) / RECORD).exists()
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     begun = time.perf_counter()
-    model = load_model(Path(folder), auto_class(task, Path(folder)), dtype="auto").eval().to(where)
+    if fitted:
+        model: Any = open_fitted(Path(folder))
+        where = torch.device("cpu")  # where `generate` draws
+    else:
+        model = load_model(Path(folder), auto_class(task, Path(folder)), dtype="auto").eval().to(where)
     _wait(where)
     found: dict[str, Any] = {"load": time.perf_counter() - begun, "device": str(where)}
     with torch.inference_mode():
-        if (Path(folder) / RECORD).exists():
-            del model
-            found |= _samples(Path(folder), where)
-        else:
-            found |= _time(model, task, where)
+        found |= _forward(where, lambda n, _: model.generate(n), 0, 0) if fitted else _time(model, task, where)
     scale = 1 if sys.platform == "darwin" else 1024
     found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
     if where.type == "cuda":
@@ -66,14 +68,6 @@ def _time(model: Any, task: str, where: Any) -> dict[str, Any]:
         pixels = torch.zeros(8, channels, height, width, device=where, dtype=model.dtype)
         return _forward(where, lambda n, _: model(pixel_values=pixels[:n]), 0, 0)
     return {"note": "what its forward takes is not known here; only loading, memory and size were measured"}
-
-
-def _samples(folder: Path, where: Any) -> dict[str, Any]:
-    """Of a fitted generative encoder: new samples, as `corecompress generate` draws them."""
-    from corecompress.generation import open_fitted
-
-    encoder = open_fitted(folder)
-    return _forward(where, lambda n, _: encoder.generate(n), 0, 0)
 
 
 def _tokens(model: Any, n: int, length: int, where: Any) -> dict[str, Any]:

@@ -24,8 +24,6 @@ def write_samples(samples: Sequence[Sample], out: Path) -> tuple[str, ...]:
     """Texts: one a line, to the file `out`. Images: NNNNN.png and a contact sheet into the folder `out`, or, where it
     is named *.png, the sheet alone. Returns the files. Raises CorecompressError where `out` can't be written."""
     if samples and samples[0].image is None:
-        if out.suffix.lower() == ".png":
-            raise CorecompressError(f"{out}: the model writes text; name a file like {out.with_suffix('.txt').name}")
         return _write_text("".join(f"{sample.text}\n" for sample in samples), out)
     images = [_image(sample) for sample in samples]
     if out.suffix.lower() == ".png":
@@ -99,6 +97,8 @@ def _save(files: dict[Path, Any]) -> tuple[str, ...]:
 
 
 def _write_text(text: str, out: Path) -> tuple[str, ...]:
+    if out.suffix.lower() == ".png":
+        raise CorecompressError(f"{out}: the model writes text; name a file like {out.with_suffix('.txt').name}")
     scratch = out.with_name(out.name + ".tmp")
     try:
         scratch.write_text(text, encoding="utf-8")

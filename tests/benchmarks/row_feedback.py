@@ -16,10 +16,11 @@ import torch
 from measuring import markdown
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from corecompress_vae.calibrate import load
+from corecompress_vae.calibrate import ROW_DAMPING, load
+from corecompress_vae.passes import draw_score
 from corecompress_vae.watch import GROUP
 
-WINDOW, DAMPING = 512, 0.1
+WINDOW = 512
 
 
 class Gradients:
@@ -59,7 +60,7 @@ class Gradients:
         grouped = r * (near[:, None] == near[None])
         g, x = (torch.cat(parts) for parts in zip(*self.held[name], strict=True))
         alone = _bits(torch.diag(0.5 * r.diagonal() + 0.5), g, x)
-        return tuple(alone - _bits(one + DAMPING * eye, g, x) for one in (grouped, r))
+        return tuple(alone - _bits(one + ROW_DAMPING * eye, g, x) for one in (grouped, r))
 
 
 def _bits(r: torch.Tensor, g: torch.Tensor, x: torch.Tensor) -> float:
@@ -68,15 +69,13 @@ def _bits(r: torch.Tensor, g: torch.Tensor, x: torch.Tensor) -> float:
     return float(cost.log2() / 2 + factor.diagonal().log2().mean())
 
 
-def run(model: torch.nn.Module, windows: torch.Tensor) -> None:
+def run(model: torch.nn.Module, windows: torch.Tensor, generator: torch.Generator) -> None:
     """Gradients of −log p of labels that the model draws itself."""
     for part in windows.split(2):
         logits = model(part).logits.flatten(0, 1)
         with torch.no_grad():
-            p = logits.float().softmax(-1)
-            drawn = torch.multinomial(p, 1)
-            p.scatter_add_(1, drawn, p.new_full(drawn.shape, -1.0))
-        logits.backward(p.to(logits.dtype))
+            score = draw_score(logits.float().softmax(-1), generator)
+        logits.backward(score.to(logits.dtype))
 
 
 def main() -> None:
@@ -88,7 +87,7 @@ def main() -> None:
     parser.add_argument("--held", type=int, default=4096)
     parser.add_argument("--blocks", type=int, nargs="*", default=[2, 10, 18, 26])
     asked = parser.parse_args()
-    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(asked.checkpoint, dtype=torch.bfloat16, attn_implementation="eager")
     model.eval().requires_grad_(False)
     (folder,) = asked.cache.glob("calibration-*")
@@ -104,7 +103,8 @@ def main() -> None:
     for part, tokens in ((text[:cut], asked.tokens), (text[cut:], asked.held)):
         ids = tokenizer(part, return_tensors="pt").input_ids[0]
         windows = ids[: len(ids) // WINDOW * WINDOW].view(-1, WINDOW)
-        run(model, windows[torch.randperm(len(windows))[: tokens // WINDOW]])
+        chosen = torch.randperm(len(windows), generator=generator)[: tokens // WINDOW]
+        run(model, windows[chosen], generator)
         gradients.learning = False
     kinds: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for name in inverse:

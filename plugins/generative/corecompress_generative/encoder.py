@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from itertools import islice
@@ -39,7 +40,7 @@ DRAWS = 32
 PLOT = "training.png"
 
 
-class VaeEncoder:
+class VaeEncoder(ABC):
     """Base of the components. A kind says what it takes of a batch, its model and its players."""
 
     Options: ClassVar[type[Any]]
@@ -55,12 +56,12 @@ class VaeEncoder:
 
     # What a kind says
 
-    def study(self, data: Data, seed: int) -> None:
+    def study(self, data: Data, seed: int) -> None:  # noqa: B027 - not every kind has to
         """Learn of the data what `take` has to know; called first."""
 
+    @abstractmethod
     def take(self, batch: Batch) -> Inputs:
         """The tensors that it learns from. Raises CorecompressError for data of another kind."""
-        raise NotImplementedError
 
     def family(self, prior: Prior) -> Prior:
         """The prior of the latents themselves."""
@@ -76,29 +77,29 @@ class VaeEncoder:
                 return str(Spec(name, asdict(options) if is_dataclass(options) else {}))
         raise CorecompressError(f"--prior: a {type(self.prior).__name__} belongs to no installed plugin")
 
+    @abstractmethod
     def build(self, first: Inputs, preprocessing: Path, prior: Prior) -> GenerativeModel:
         """A new model for samples like those of the first batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def players(self, model: GenerativeModel, prior: Prior) -> list[Player]:
         """Who learns, the model first."""
-        raise NotImplementedError
 
     def plan(self, target: float | None, seconds: float | None) -> Plan:
         """How long and how."""
         return Plan(self.options.steps, self.options.learning_rate, target=target, seconds=seconds)
 
+    @abstractmethod
     def show(self, made: torch.Tensor) -> list[Sample]:
         """What the model's synthesis made, as samples."""
-        raise NotImplementedError
 
+    @abstractmethod
     def make(self, z: torch.Tensor, inputs: Inputs | None = None) -> torch.Tensor:
         """Synthesis of latents [n, k], for `show`; inputs: the batch that they are of, for what conditions it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def originals(self, inputs: Inputs) -> list[Sample]:
         """What went in, as samples."""
-        raise NotImplementedError
 
     def figures(self, batches: list[Inputs]) -> dict[str, Any]:
         """What else a kind can say of itself on samples that it has not seen."""
@@ -219,7 +220,7 @@ class VaeEncoder:
         self.model, self.prior = model.eval(), prior
         self.loaded(folder)
 
-    def loaded(self, folder: Path) -> None:
+    def loaded(self, folder: Path) -> None:  # noqa: B027 - not every kind has more
         """What else a kind needs of the folder."""
 
     def generate(self, n: int, *, prompt: str | None = None, seed: int = 0) -> list[Sample]:

@@ -212,9 +212,13 @@ def test_a_benchmark_times_what_generate_does(fitted: Path, tmp_path: Path) -> N
     assert found["figures"]["latency"]["original"] > 0
 
 
-def test_a_tokenizer_that_is_missing_and_a_picture_of_text_are_one_line(fitted: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_that_is_missing_and_a_picture_of_text_are_one_line(
+    fitted: Path, spec: str, tmp_path: Path
+) -> None:
     with pytest.raises(CorecompressError, match=r"lines\.png: the model writes text; name a file like lines\.txt"):
         corecompress.generate(fitted, tmp_path / "lines.png")
+    with pytest.raises(CorecompressError, match=r"pairs\.png: the model writes text"):
+        corecompress.reconstruct(fitted, spec, tmp_path / "pairs.png")
     other = tmp_path / "other"
     other.mkdir()
     for path in fitted.iterdir():

@@ -81,7 +81,7 @@ class Vae(TensorCompressor):
     def prepare(self, job: Job) -> bytes:
         """Calibrate, find the constant that makes the size, freeze the tables."""
         self.job, options = job, self.options
-        self._check_exact(job)
+        self._check_options(job)
         kind = TRANSFORM if options.encoder.name not in LEVELS else states_of(options.quantizer)
         self.codec = self._codec(kind)
         matrices = [info for info in job.tensors if self._is_coded(info)]
@@ -161,8 +161,9 @@ class Vae(TensorCompressor):
         build(registry(), "encoder", options.encoder)  # raises for options that it does not have
         return LevelCodec.from_options(kind, options.prior, by_row=options.encoder.name == "scale-hyperprior")
 
-    def _check_exact(self, job: Job) -> None:
-        """Raises CorecompressError for a pattern that no tensor of the checkpoint has."""
+    def _check_options(self, job: Job) -> None:
+        """Raises CorecompressError for a pattern that no tensor of the checkpoint has, and for a way to calibrate
+        without data."""
         names = [info.name for info in job.source.tensors]
         for pattern in self.options.exact:
             if not fnmatch.filter(names, pattern):
@@ -228,8 +229,8 @@ class Vae(TensorCompressor):
         if abs(size / target - 1) > NEAR:
             everything = sum(info.size for info in job.source.tensors)
             bits = 8 * (size - target) / everything + (self.options.bits or 0)
-            way = "least" if size > target else "most"
-            way = "nearest" if abs(size / target - 1) < 5 * NEAR else way  # tables leap, at a few tenths of a bit
+            leaps = abs(size / target - 1) < 5 * NEAR  # as tables do at a few tenths of a bit
+            way = "nearest" if leaps else "least" if size > target else "most"
             raise OutOfReach(
                 f"vae(bits={self.options.bits:g}): can't be reached; about {bits:.2f} is the {way} for this checkpoint",
                 bits,

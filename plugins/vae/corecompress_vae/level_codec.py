@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,22 @@ from corecompress_vae.trellis import trellis
 
 SETTLING = 2
 """Passes in which tables and levels, each made for the other, come to terms."""
+
+
+class _Pass(NamedTuple):
+    """Bytes that were counted of levels quantised with `constant` and `prices`: coding with them makes the very same
+    levels; and the tables for those."""
+
+    size: float
+    constant: float
+    prices: ClassTables
+    tables: ClassTables
+
+
+def _nearest(passes: list[_Pass], target: float) -> _Pass:
+    """The last one that hits the target, else the one that misses it least."""
+    hits = [one for one in passes if abs(one.size / target - 1) < HIT]
+    return hits[-1] if hits else min(passes, key=lambda one: abs(one.size - target))
 
 
 class LevelCodec:
@@ -55,31 +71,27 @@ class LevelCodec:
         """See compressor.Codec."""
         prior = self.prior
         assert prior is not None
-        passes: list[tuple[float, float, ClassTables, ClassTables]] = []
+        passes: list[_Pass] = []
         prices = prior.first()
 
         def attempt(constant: float) -> float:
             nonlocal prices
             found = estimate(sample, constant, prices, self.trellis, prior.fit, job.jobs, self.by_row)
-            tables, size, used = found.tables, found.size, prices
-            prices = prior.spread(tables)
-            if not self.by_row:  # all of a matrix hangs on one table, and rows of a sample may have chosen another
-                tables = tables.filled(prices)
-                size += len(tables.to_bytes()) - len(found.tables.to_bytes())
-            passes.append((size, constant, used, tables))
-            return size
+            used, prices = prices, prior.spread(found.tables)
+            # one class: all of a matrix hangs on one table, and rows of a sample may have chosen another
+            tables = found.tables if self.by_row else found.tables.filled(prices)
+            passes.append(_Pass(found.size + len(tables.to_bytes()), constant, used, tables))
+            return passes[-1].size
 
-        attempt(typical_constant(sample) if step is None else step)  # the first pass finds the tables' shape
-        constant = passes[0][1]
+        constant = typical_constant(sample) if step is None else step
+        attempt(constant)  # the first pass finds the tables' shape
         if target is not None:
             constant = find_constant(attempt, target, constant, weights_of(sample))
         for _ in range(SETTLING):
             attempt(constant)
-        # with the prices of a pass the coding makes the very levels that its size was counted from
-        near = [one for one in passes[1:] if target is None or abs(one[0] / target - 1) < HIT]
-        best = near[-1] if near or target is None else min(passes[1:], key=lambda one: abs(one[0] - target))
-        size, self.constant, self.prices, self.tables = best
-        return size
+        best = passes[-1] if target is None else _nearest(passes[1:], target)
+        self.constant, self.prices, self.tables = best.constant, best.prices, best.tables
+        return best.size
 
     def encode(self, weights: NDArray[np.float32], wanted: Sensitivity, bf16: bool) -> bytes:
         """See compressor.Codec."""

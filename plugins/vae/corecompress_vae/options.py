@@ -10,15 +10,13 @@ from corecompress.components import option
 from corecompress.recipe import Spec
 from corecompress_vae.trellis import POLYNOMIALS, SCALAR
 
-DEFAULT_BITS = 3.0
-
 
 @dataclass(frozen=True)
 class Options:
     """Options of `vae`."""
 
     bits: float | None = option(
-        DEFAULT_BITS, "bits a weight of the whole folder: 8 × bytes of all files / all parameters"
+        None, "bits a weight of the whole folder: 8 × bytes of all files / all parameters (default: 3)"
     )
     step: float | None = option(None, "instead of bits: the constant c that all steps are multiples of")
     encoder: Spec = option(Spec("scale-hyperprior"), "identity, scale-hyperprior, mlp-vae, or an encoder plugin's")
@@ -35,12 +33,10 @@ class Options:
 
     def __post_init__(self) -> None:
         states_of(self.quantizer)
-        if self.bits is None and self.step is None:
-            raise ValueError("write bits or step")
         if self.bits is not None and self.step is not None:
-            if self.bits != DEFAULT_BITS:
-                raise ValueError(f"bits is {self.bits:g} and step is {self.step:g}; write one of them")
-            object.__setattr__(self, "bits", None)
+            raise ValueError(f"bits is {self.bits:g} and step is {self.step:g}; write one of them")
+        if self.bits is None and self.step is None:
+            object.__setattr__(self, "bits", 3.0)
         for name in ("bits", "step"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):

@@ -126,10 +126,15 @@ def backward(model: Any, watch: Watch, batch: dict[str, torch.Tensor], generator
         p = asked.float().softmax(-1)
         if logits.dim() == 3:
             watch.add_head(p, rows)
-        uniform = torch.rand(len(p), 1, generator=generator).to(p.device)
-        drawn = torch.searchsorted(p.cumsum(-1), uniform).clamp_max(p.shape[1] - 1)
-        p.scatter_add_(1, drawn, p.new_full(drawn.shape, -1.0))  # the gradient of −log p(drawn)
-    asked.backward(p.to(asked.dtype))
+        score = draw_score(p, generator)
+    asked.backward(score.to(asked.dtype))
+
+
+def draw_score(p: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """p [t, V], probabilities, becomes the gradient at the logits of −log p of labels that are drawn from it."""
+    uniform = torch.rand(len(p), 1, generator=generator).to(p.device)
+    drawn = torch.searchsorted(p.cumsum(-1), uniform).clamp_max(p.shape[1] - 1)
+    return p.scatter_add_(1, drawn, p.new_full(drawn.shape, -1.0))
 
 
 def _inputs(model: Any, batch: dict[str, torch.Tensor]) -> tuple[dict[str, Any], torch.Tensor | None]:

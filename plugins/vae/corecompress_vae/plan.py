@@ -88,7 +88,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a constant would make: bytes of all payloads, and the tables that the levels call for."""
+    """What a constant would make: bytes of all payloads without tables, and the tables that the levels call for."""
 
     size: float
     tables: ClassTables
@@ -144,7 +144,7 @@ def estimate(
         extra += more
     fitted = fit(counts).only(counts.sum(1) > 0)
     bits = float((counts * fitted.bits.reshape(ROWS, SYMBOLS)).sum())
-    return Estimate(bits / 8 + extra + len(fitted.to_bytes()), fitted)
+    return Estimate(bits / 8 + extra, fitted)
 
 
 def typical_constant(sample: list[Planned]) -> float:
@@ -178,14 +178,14 @@ def find_constant(
         tried.append((log_c, size))
         if abs(size / target - 1) < HIT:
             return 2.0**log_c
-        known = tried
         if size > target:
             low = max(low, log_c)
         else:
             high = min(high, log_c)
-        if high - low < NARROW:  # tables have changed since its ends were tried, so they are not its ends
-            low, high, known = -math.inf, math.inf, tried[-1:]
-        log_c = _next(known, target, low, high, weights / 8)
+        stale = high - low < NARROW  # tables have changed since its ends were tried, so they are not its ends
+        if stale:
+            low, high = -math.inf, math.inf
+        log_c = _next(tried[-1:] if stale else tried, target, low, high, weights / 8)
     best, _ = min(tried, key=lambda pair: abs(pair[1] / target - 1))
     return float(2.0**best)
 

@@ -23,9 +23,10 @@ SEEN_SHARE = 0.8
 
 @dataclass
 class Sums:
-    """Running sums of one module: h [n, n]; rows [o]; blocks [⌈o / GROUP⌉, GROUP, GROUP] of linear layers, the second
-    moments of neighbouring outputs' gradients, where a token counts by the direction of its gradient more than by its
-    length; energy, the sum over `alive` tokens of the gradients' mean square; tokens."""
+    """Running sums of one module: h [n, n]; rows [o], of linear layers the diagonals of blocks in the end; blocks
+    [⌈o / GROUP⌉, GROUP, GROUP] of linear layers, the second moments of neighbouring outputs' gradients, where a token
+    counts by the direction of its gradient more than by its length; energy, the sum over `alive` tokens of the
+    gradients' mean square; tokens."""
 
     h: torch.Tensor
     rows: torch.Tensor
@@ -137,6 +138,8 @@ class Watch:
                 if head is not None and self.head is not None and self.head.weight is module.weight:
                     sums, head = _joined(sums, head), None
             else:
+                if sums.blocks is not None:
+                    sums.rows = sums.blocks.diagonal(dim1=1, dim2=2).flatten()[: len(sums.rows)]
                 sums.rows = OWN_SHARE * sums.rows + (1 - OWN_SHARE) * sums.rows.mean()
             yield names[id(module.weight)], sums
         if head is not None and self.head is not None:
@@ -149,8 +152,7 @@ def _add_rows(sums: Sums, g: torch.Tensor) -> None:
     groups = -(-g.shape[1] // GROUP)
     padded = torch.nn.functional.pad(g, (0, groups * GROUP - g.shape[1])).view(-1, groups, GROUP).transpose(0, 1)
     found = padded.transpose(1, 2) @ padded
-    sums.blocks = found if sums.blocks is None else sums.blocks + found
-    sums.rows = sums.blocks.diagonal(dim1=1, dim2=2).flatten()[: g.shape[1]].clone()
+    sums.blocks = found if sums.blocks is None else sums.blocks.add_(found)
 
 
 def _frequencies(sums: Sums, unigram: torch.Tensor | None) -> Sums:

@@ -323,6 +323,7 @@ def test_the_trellis_stays_near_the_bound(tmp_path: Path) -> None:
     [
         ("vae(bits=0)", "bits is 0; it takes a number above 0"),
         ("vae(bits=2, step=0.1)", "write one of them"),
+        ("vae(bits=3, step=0.1)", "write one of them"),
         ('vae(exact="*nothing*")', "no tensor has a name like that"),
         ("vae(calibration=layers)", "add --data"),
         ("vae(quantizer=trellis(states=5))", "states=4|8|16|32|64"),

@@ -78,8 +78,8 @@ class Refined(Player):
 
     def forward(self, batch: Inputs, share: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         rate, distortion, z = self.model.terms(batch, self.prior)
-        loss = rate.sum(1).mean() + distortion.mean()
         parts = bits_a_value(rate.sum(1), distortion, self.model.values(batch))
+        loss = parts["rate"] + parts["distortion"]
         if share < self.game.begin:
             return loss, parts
         judge, pixels = self._judge[0], batch["pixel_values"]
