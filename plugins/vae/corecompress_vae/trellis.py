@@ -81,10 +81,8 @@ def _subset(x, z, u, prices, slope):  # type: ignore[no-untyped-def]
     """
     two = np.int32(2)
     k = two * np.int32(np.floor((x - np.float32(2 * u + z)) * np.float32(0.25))) + np.int32(u)
-    e = x - np.float32(two * k + np.int32(z))
-    low = e * e + slope * _bits(k, prices)
-    e -= np.float32(4)
-    high = e * e + slope * _bits(k + two, prices)
+    near, far = x - np.float32(two * k + np.int32(z)), x - np.float32(two * (k + two) + np.int32(z))
+    low, high = near * near + slope * _bits(k, prices), far * far + slope * _bits(k + two, prices)
     return (high, k + two) if high < low else (low, k)
 
 
@@ -176,10 +174,8 @@ def nearest(x, classes, rate, slope, mix, level):  # type: ignore[no-untyped-def
     group = mix.shape[1]
     for t in range(x.size):
         k, prices = np.int32(np.floor(x[t] * np.float32(0.5))), rate[classes[t], 0]
-        e = x[t] - np.float32(2 * k)
-        low = e * e + slope * _bits(k, prices)
-        e -= np.float32(2)
-        high = e * e + slope * _bits(k + np.int32(1), prices)
+        near, far = x[t] - np.float32(2 * k), x[t] - np.float32(2 * k + 2)
+        low, high = near * near + slope * _bits(k, prices), far * far + slope * _bits(k + np.int32(1), prices)
         level[t] = 2 * k + 2 if high < low else 2 * k
         for d in range(1, min(group - t % group, x.size - t) if group else 0):
             x[t + d] -= (x[t] - np.float32(level[t])) * mix[t, t % group + d]
