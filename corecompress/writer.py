@@ -43,6 +43,8 @@ def workplace(target: Path, *, force: bool, resume: bool, source: Path | None = 
         target.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
+        if not lock_path.exists():  # filelock waits where a file system refuses new files as well
+            raise CorecompressError(f"{target}: can't be written; choose another -o") from None
         raise CorecompressError(f"{target}: another process is writing it; wait for it, or choose another -o") from None
     except OSError as problem:
         raise CorecompressError(f"{target}: can't be written ({problem.strerror}); choose another -o") from None

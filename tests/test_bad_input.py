@@ -157,6 +157,7 @@ def test_target_that_holds_the_source(refused: Refused, small: Path) -> None:
 
 def test_read_only_target(refused: Refused, small: Path) -> None:
     assert "can't be written" in refused("compress", small, "-o", "/proc/corecompress-test/out")
+    assert "can't be written" in refused("compress", small, "-o", "/proc/corecompress-test")
 
 
 def test_second_process_on_the_same_target(refused: Refused, small: Path, out: Path) -> None:

@@ -72,14 +72,14 @@ class LevelCodec:
         prior = self.prior
         assert prior is not None
         passes: list[_Pass] = []
-        prices = prior.first()
+        prices, whole = prior.first(), all(planned.times == 1 for planned in sample)
 
         def attempt(constant: float) -> float:
             nonlocal prices
             found = estimate(sample, constant, prices, self.trellis, prior.fit, job.jobs, self.by_row)
             used, prices = prices, prior.spread(found.tables)
-            # one class: all of a matrix hangs on one table, and rows of a sample may have chosen another
-            tables = found.tables if self.by_row else found.tables.filled(prices)
+            # what the sample does not show may be of classes that it does not have, one class a matrix even more so
+            tables = found.tables if whole and self.by_row else found.tables.filled(prices)
             passes.append(_Pass(found.size + len(tables.to_bytes()), constant, used, tables))
             return passes[-1].size
 

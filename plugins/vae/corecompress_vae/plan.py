@@ -60,10 +60,14 @@ class Sensitivity:
 
     def of_shape(self, o: int, n: int) -> Sensitivity:
         """This for a matrix [o, n]; where that is only some rows of the tensor (`corecompress plan`), with the mean."""
-        if self.rows.size in (1, o) and self.columns.size in (1, n):
+
+        def fitting(values: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+            return values if values.size in (1, size) else np.exp(np.log(values).mean(keepdims=True))
+
+        rows, columns = fitting(self.rows, o), fitting(self.columns, n)
+        if rows is self.rows and columns is self.columns:
             return self
-        mean = [np.exp(np.log(values).mean(keepdims=True)) for values in (self.columns, self.rows)]
-        return Sensitivity(*mean, parts=self.parts)
+        return Sensitivity(columns, rows, parts=self.parts)
 
     def scales(self, constant: float, o: int, n: int) -> Scales:
         """The codes for a matrix [o, n]."""

@@ -36,6 +36,17 @@ def test_bits_are_hit_on_a_real_model(bits: float, minilm: Path, tmp_path: Path)
         assert 0 < worst < 0.1
 
 
+def test_a_plan_says_about_what_will_be_written(minilm: Path, tmp_path: Path) -> None:
+    """Its samples of a tensor have rows of classes that the sample of all tensors has not."""
+    recipe = "vae(bits=3, quantizer=trellis(states=4))"
+    expected = {row.name: row.bytes for row in corecompress.plan(minilm, recipe).tensors}
+    corecompress.compress(minilm, tmp_path / "out", recipe)
+    written = {row.name: row.bytes for row in corecompress.inspect(tmp_path / "out").tensors}
+    assert sum(expected.values()) == pytest.approx(sum(written.values()), rel=0.06)
+    table = "embeddings.word_embeddings.weight"
+    assert expected[table] == pytest.approx(written[table], rel=0.15)
+
+
 @pytest.mark.parametrize(
     ("architecture", "names", "coarser", "finer"),
     [
