@@ -105,6 +105,9 @@ def test_models_without_a_task_of_their_own_and_half_models(tmp_path: Path, text
             tiny.tokenizer(tmp_path / f"{name}-{seed}")
     same = evaluate(tmp_path / "answers-0", tmp_path / "answers-0", text, samples=8)
     assert (same.task, same.metrics["relative_error"].value) == ("other", 0)
+    assert list(same.metrics) == ["relative_error"]
+    with pytest.raises(CorecompressError, match="says no nll"):
+        evaluate(tmp_path / "answers-0", tmp_path / "answers-0", text, samples=8, metrics=("nll",))
     assert evaluate(tmp_path / "answers-0", tmp_path / "answers-1", text, samples=8).metrics["relative_error"].value > 0
     half = evaluate(tmp_path / "half-0", tmp_path / "half-0", text, samples=8)
     assert (half.task, half.metrics["cosine"].value) == ("sentence-encoder", 1)

@@ -116,7 +116,15 @@ class Evaluator:
         if self._original is None:
             self._write_batches()
             self._original = self._run(self.folder, self.name, original=True)
+            self._drop_what_it_does_not_say(self._original)
         return self._original
+
+    def _drop_what_it_does_not_say(self, original: Values) -> None:
+        if self.task != "other" or "nll" in original:
+            return
+        if "nll" in self.options.metrics:
+            raise CorecompressError(f"{self.name}: its forward says no nll; its metric is relative_error")
+        self.names = tuple(name for name in self.names if name != "nll")
 
     def _run(self, folder: Path, name: str, original: bool) -> Values:
         import numpy as np

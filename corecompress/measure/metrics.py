@@ -37,11 +37,15 @@ def measure(original: Values, compressed: Values, names: tuple[str, ...], seed: 
     return {name: Metric(*LABELS[name], *_MEASURES[name](original, compressed, seed)) for name in names}
 
 
-def _perplexity(original: Values, compressed: Values, seed: int) -> Figures:
+def _nll(original: Values, compressed: Values, seed: int, then: Callable[[Any], Any] = lambda mean: mean) -> Figures:
     documents = compressed["documents"]
-    before, before_error = _mean(original["nll"], documents, seed, np.exp)
-    after, after_error = _mean(compressed["nll"], documents, seed, np.exp)
+    before, before_error = _mean(original["nll"], documents, seed, then)
+    after, after_error = _mean(compressed["nll"], documents, seed, then)
     return after, after_error, before, before_error
+
+
+def _perplexity(original: Values, compressed: Values, seed: int) -> Figures:
+    return _nll(original, compressed, seed, np.exp)
 
 
 def _kl(original: Values, compressed: Values, seed: int) -> Figures:
@@ -120,6 +124,7 @@ _MEASURES: dict[str, Callable[[Values, Values, int], Figures]] = {
     "recall1": _recall1,
     "rank_correlation": _rank_correlation,
     "relative_error": _relative_error,
+    "nll": _nll,
 }
 
 

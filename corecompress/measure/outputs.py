@@ -43,12 +43,13 @@ def auto_class(task: str, folder: Path) -> str | None:
 @dataclass(frozen=True)
 class Rows:
     """values: float32 tensor [rows, width]; targets: the right index of each row, int64, −1 where there is none;
-    documents: where each row comes from, int64."""
+    documents: where each row comes from, int64; nll: −ln p of each row's sample in nats, of a model that says it."""
 
     values: Any
     targets: NDArray[np.int64]
     documents: NDArray[np.int64]
     task: Task
+    nll: NDArray[np.float64] | None = None
 
     @property
     def is_logits(self) -> bool:
@@ -172,10 +173,13 @@ class Outputs:
             reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
             raise CorecompressError(f"--data: {', '.join(passed)} alone the model can't run on ({reason})") from None
         count = len(next(iter(passed.values())))
-        found = [v for v in out.values() if hasattr(v, "is_floating_point") and v.is_floating_point() and v.ndim]
+        nll = out.get("nll")
+        tensors = [value for key, value in out.items() if key != "nll" and hasattr(value, "is_floating_point")]
+        found = [value for value in tensors if value.is_floating_point() and value.ndim]
         rows = torch.cat([value.float().reshape(count, -1) for value in found if len(value) == count], 1)
         documents = batch["document"]
-        return Rows(rows, np.full(len(rows), -1), _by_token(documents, (len(rows), 1)).max(1), self.task)
+        nll = None if nll is None else nll.double().cpu().numpy()
+        return Rows(rows, np.full(len(rows), -1), _by_token(documents, (len(rows), 1)).max(1), self.task, nll)
 
 
 def _by_token(documents: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.int64]:

@@ -16,9 +16,10 @@ METRICS: dict[str, tuple[str, ...]] = {
     "seq2seq-lm": ("perplexity", "kl", "kl_p99", "top1"),
     "image-classifier": ("kl", "kl_p99", "top1"),
     "sentence-encoder": ("cosine", "cosine_p1", "recall1", "rank_correlation"),
-    "other": ("relative_error",),
+    "other": ("relative_error", "nll"),
 }
-"""The metrics of each task; the first but perplexity is what a rate-quality picture shows."""
+"""The metrics of each task; the first but perplexity is what a rate-quality picture shows. nll is only of models whose
+output has it: −ln p of each sample, [n], as that of fitted generative models does."""
 
 LABELS: dict[str, tuple[str, str, Literal["lower", "higher"]]] = {
     "perplexity": ("perplexity", "", "lower"),
@@ -30,6 +31,7 @@ LABELS: dict[str, tuple[str, str, Literal["lower", "higher"]]] = {
     "recall1": ("recall@1", "", "higher"),
     "rank_correlation": ("rank correlation of similarities", "", "higher"),
     "relative_error": ("relative error of the outputs", "", "lower"),
+    "nll": ("−ln p of a sample", "nats", "lower"),
 }
 """Label, unit ("" for a share or a ratio) and which way is better, of every metric."""
 

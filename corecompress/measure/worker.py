@@ -120,7 +120,7 @@ def _write(rows: Rows, path: Path) -> dict[str, NDArray[Any]]:
     """The original's side of a piece: outputs to the file, figures returned."""
     np.save(path, rows.values.cpu().numpy())
     if not rows.is_logits:
-        return {"documents": rows.documents}
+        return {**_own(rows), "documents": rows.documents}
     sums = [_log_sum(values) for values in rows.values.split(rows.chunk)]
     best = [values.argmax(1) for values in rows.values.split(rows.chunk)]
     np.savez(path.with_suffix(".npz"), log_sum=_joined(sums), best=_joined(best))
@@ -149,7 +149,12 @@ def _compare(rows: Rows, path: Path) -> dict[str, NDArray[Any]]:
     if rows.is_embedding:
         return {"mine": mine, "theirs": theirs, "documents": rows.documents}
     error, norm = ((mine - theirs) ** 2).sum(1), (theirs**2).sum(1)
-    return {"error": error, "norm": norm, "documents": rows.documents}
+    return {**_own(rows), "error": error, "norm": norm, "documents": rows.documents}
+
+
+def _own(rows: Rows) -> dict[str, NDArray[Any]]:
+    """What a model says of its samples by itself."""
+    return {} if rows.nll is None else {"nll": rows.nll}
 
 
 def _compare_logits(rows: Rows, stored: NDArray[np.float32], path: Path) -> dict[str, NDArray[Any]]:

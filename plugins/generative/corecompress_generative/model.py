@@ -25,11 +25,12 @@ Inputs = Mapping[str, torch.Tensor]
 @dataclass
 class Reconstruction(ModelOutput):  # type: ignore[misc]
     """What a forward pass gives: logits [n, length, vocabulary] of a text, or means [n, c, h, w] of an image; the
-    latents [n, k] that they come from; loss: −ln p in nats a sample."""
+    latents [n, k] that they come from; nll [n]: −ln p of each sample given them, in nats; loss: its mean."""
 
     logits: torch.Tensor | None = None
     latents: torch.Tensor | None = None
     loss: torch.Tensor | None = None
+    nll: torch.Tensor | None = None
 
 
 class GenerativeModel(PreTrainedModel):  # type: ignore[misc]

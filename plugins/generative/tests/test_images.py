@@ -69,6 +69,9 @@ def test_sheets_before_and_after_compression(fitted: Path, tmp_path: Path) -> No
     assert np.abs(drawn[0] - drawn[1]).mean() < 12
     found = corecompress.evaluate(fitted, small, DIGITS, samples=64)
     assert 0 < found.metrics["relative_error"].value < 0.2
+    nll = found.metrics["nll"]
+    assert nll.original is not None
+    assert nll.original < nll.value < nll.original + 5  # nats of an image of 784 pixels
 
 
 @pytest.mark.parametrize("encoder", ["nvae", "vae-gan", "text2image"])

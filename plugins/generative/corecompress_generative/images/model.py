@@ -106,5 +106,5 @@ class ImageVae(GenerativeModel):
         batch = {"pixel_values": pixel_values, **({} if caption_ids is None else {"caption_ids": caption_ids})}
         mean, _ = self.posterior(batch)
         said = self.said(mean, batch)
-        loss = -log_likelihood(self.kind, said, pixel_values, self.log_width).mean()
-        return Reconstruction(logits=means(self.kind, said), latents=mean, loss=loss)
+        nll = -log_likelihood(self.kind, said, pixel_values, self.log_width)
+        return Reconstruction(logits=means(self.kind, said), latents=mean, nll=nll, loss=nll.mean())

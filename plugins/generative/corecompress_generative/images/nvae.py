@@ -213,8 +213,8 @@ class Nvae(GenerativeModel):
     def forward(self, pixel_values: torch.Tensor, **unused: Any) -> Reconstruction:
         """Through the posterior's means: logits, the means of the pixels [n, c, h, w]; loss in nats an image."""
         mean, _, _, said = self._down(pixel_values, noise=False)
-        loss = -log_likelihood(self.kind, said, pixel_values, self.log_width).mean()
-        return Reconstruction(logits=means(self.kind, said), latents=mean, loss=loss)
+        nll = -log_likelihood(self.kind, said, pixel_values, self.log_width)
+        return Reconstruction(logits=means(self.kind, said), latents=mean, nll=nll, loss=nll.mean())
 
 
 def _soft(log_deviation: torch.Tensor) -> torch.Tensor:

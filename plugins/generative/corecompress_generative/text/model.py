@@ -83,7 +83,8 @@ class TextVae(GenerativeModel):
         batch = {"input_ids": input_ids, "attention_mask": mask, **({} if tags is None else {"tags": tags})}
         mean, _ = self.posterior(batch)
         logits = self.synthesis(mean, input_ids[:, :-1])
-        return Reconstruction(logits=logits, latents=mean, loss=-_log_likelihood(logits, batch).mean())
+        nll = -_log_likelihood(logits, batch)
+        return Reconstruction(logits=logits, latents=mean, nll=nll, loss=nll.mean())
 
     @torch.no_grad()
     def write(self, z: torch.Tensor) -> torch.Tensor:
