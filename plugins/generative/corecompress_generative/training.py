@@ -97,7 +97,8 @@ def train(
     state.stopped = _reached(state, plan)
     progress.start("training", plan.steps, "steps")
     progress.advance(state.step)
-    ends = None if plan.seconds is None else time.monotonic() + plan.seconds
+    begun, first, warned = time.monotonic(), state.step, False
+    ends = None if plan.seconds is None else begun + plan.seconds
     batches = islice(feed(state.step * world), rank, None, world)
     while state.step < plan.steps and not state.stopped:
         batch = {key: value.to(accelerator.device) for key, value in next(batches).items()}
@@ -109,7 +110,11 @@ def train(
         out_of_time = _agreed(accelerator, ends is not None and time.monotonic() > ends)
         due = state.step % plan.every == 0 or state.step == plan.steps or out_of_time
         if due and (state.step > plan.settled * plan.steps or out_of_time):
-            _look(look, players, state, plan, progress, out_of_time)
+            _look(look, players, state, plan)
+            left = _updates_left(state.step, plan, (time.monotonic() - begun) / (state.step - first), ends)
+            if not warned and not out_of_time and (warned := _falls_short(state, plan, left)):
+                reached = f"{state.parts['loss']:.4g} at step {state.step}"
+                progress.note(f"at this pace --target-loss {plan.target:g} is not reached: {reached}")
         if due and not _sound(players, state):
             return _recovered(kept, state.step - 1, progress)
         if out_of_time:
@@ -160,22 +165,28 @@ def _update(
     return parts
 
 
-def _look(look: Any, players: Any, state: State, plan: Plan, progress: Progress, late: bool) -> None:
-    """At the evaluation split; where training may stop, and whether it will ever."""
+def _look(look: Any, players: Any, state: State, plan: Plan) -> None:
+    """At the evaluation split, where training may stop."""
     for player in players:
         player.eval()
     state.parts = look()
     state.evaluations.append((state.step, state.parts["loss"]))
-    values = [value for _, value in state.evaluations]
-    if plan.target is None:
-        return
     state.stopped = _reached(state, plan)
-    if not state.stopped and len(values) > 2 and not late:
-        left = (plan.steps - state.step) / plan.every
-        if values[-1] - left * max(0.0, values[-2] - values[-1]) > plan.target:
-            progress.note(
-                f"at this pace --target-loss {plan.target:g} is not reached: {values[-1]:.4g} at step {state.step}"
-            )
+
+
+def _updates_left(step: int, plan: Plan, pace: float, ends: float | None) -> float:
+    """Until the last one, or until time is up at `pace` seconds an update."""
+    in_time = math.inf if ends is None else max(0.0, ends - time.monotonic()) / max(pace, 1e-9)
+    return min(plan.steps - step, in_time)
+
+
+def _falls_short(state: State, plan: Plan, left: float) -> bool:
+    """Whether the target is out of reach in `left` updates, even if the loss goes on falling as between the last two
+    of at least three looks."""
+    values = [value for _, value in state.evaluations]
+    if plan.target is None or state.stopped or len(values) < 3:
+        return False
+    return values[-1] - left / plan.every * max(0.0, values[-2] - values[-1]) > plan.target
 
 
 def _reached(state: State, plan: Plan) -> str:

@@ -264,6 +264,13 @@ class Heard(Silent):
         self.lines.append(line)
 
 
+def test_a_target_that_will_be_missed_is_said_once_while_training(spec: str, tmp_path: Path) -> None:
+    encoder, heard = f"lstm({SMALL}, annealing=none, pretrain=0, free_bits=0)", Heard()
+    with pytest.raises(CorecompressError, match=r"0\.01 was not reached in 60 steps"):
+        corecompress.fit(spec, encoder, "gaussian", tmp_path / "model", target_loss=0.01, progress=heard)
+    assert sum("at this pace --target-loss 0.01 is not reached" in line for line in heard.lines) == 1
+
+
 def test_a_collapsed_posterior_is_reported(spec: str, tmp_path: Path) -> None:
     encoder, heard = f"lstm({SMALL}, annealing=none, pretrain=0, free_bits=0)", Heard()
     found = corecompress.fit(spec, encoder, "gaussian", tmp_path / "model", progress=heard)
