@@ -137,8 +137,7 @@ class Outputs:
         if ids.shape[1] < 2 or not mask[:, half:].any():
             half = 1
         labels, keep = ids[:, half:], mask[:, half:]
-        start = self.model.config.decoder_start_token_id
-        first = np.full((len(ids), 1), 0 if start is None else start, np.int64)
+        first = np.full((len(ids), 1), decoder_start(self.model), np.int64)
         logits = self.model(
             input_ids=self._tensor(ids[:, :half]),
             attention_mask=self._tensor(batch["attention_mask"][:, :half]),
@@ -180,6 +179,16 @@ class Outputs:
         documents = batch["document"]
         nll = None if nll is None else nll.double().cpu().numpy()
         return Rows(rows, np.full(len(rows), -1), _by_token(documents, (len(rows), 1)).max(1), self.task, nll)
+
+
+def decoder_start(model: Any) -> int:
+    """The token that an encoder-decoder's decoder begins with: transformers keeps it in either configuration."""
+    for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id"):
+        for config in (model.config, getattr(model, "generation_config", None)):
+            found = getattr(config, name, None)
+            if found is not None:
+                return int(found)
+    return 0
 
 
 def _by_token(documents: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.int64]:

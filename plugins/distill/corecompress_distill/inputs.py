@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from corecompress.errors import CorecompressError
-from corecompress.measure.outputs import MASKED, mask_id
+from corecompress.measure.outputs import MASKED, decoder_start, mask_id
 from corecompress.measure.task import Task
 
 IGNORED = -100
@@ -64,7 +64,7 @@ class Feeder:
     def __init__(self, model: Any, folder: Path, task: Task, seed: int):
         self.task, self.seed = task, seed
         self.forward = inspect.signature(model.forward).parameters
-        self.start = getattr(model.config, "decoder_start_token_id", None) or 0
+        self.start = decoder_start(model)
         self.mask_token = mask_id(folder) if task == "masked-lm" else 0
 
     def __call__(self, batch: Mapping[str, Any], number: int) -> Inputs:

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from corecompress.components import Job
 from corecompress.hashing import hash_file
 from corecompress_vae.names import stored_names
-from corecompress_vae.passes import MOST, backward, batches, can_read, load_model, pieces, quiet
+from corecompress_vae.passes import MOST, backward, batches, load_model, pieces, quiet, why_not
 from corecompress_vae.watch import Sums, Watch
 
 FORMAT = 4
@@ -89,17 +89,13 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     model = load_model(job)
-    first = next(iter(batches(job)), {})
-    if not can_read(model, first):
-        job.progress.note(
-            f"{job.source.name}: its forward takes nothing of what --data holds ({', '.join(first)}), "
-            "so vae works without calibration"
-        )
-        return None
     with quiet(model):
-        watch = Watch(model)
-        seen = _run(model, watch, job, tokens)
-        watch.close()
+        problem = why_not(model, next(iter(batches(job)), {}))
+        if problem:
+            job.progress.note(f"{job.source.name}: {problem}, so vae works without calibration")
+            return None
+        with Watch(model) as watch:
+            seen = _run(model, watch, job, tokens)
     names = stored_names(model, (info.name for info in job.tensors))
     job.progress.start("factoring Hessians", len(watch.sums))
     for parameter, sums in watch.collect():

@@ -105,12 +105,12 @@ class _Calibration:
         blocks = len(self.walk.blocks)
         self.job.progress.start("calibrating layer by layer", blocks + 1)
         try:
-            self._front(takes)
-            for number in range(1, blocks):
-                self._block(number)
-            self._head()
+            with self.watch:
+                self._front(takes)
+                for number in range(1, blocks):
+                    self._block(number)
+                self._head()
         finally:
-            self.watch.close()
             self.hidden.path.unlink(missing_ok=True)
         return self.seen
 

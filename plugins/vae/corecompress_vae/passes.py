@@ -12,6 +12,7 @@ import torch
 
 from corecompress.components import Job
 from corecompress.errors import CorecompressError
+from corecompress.measure.outputs import decoder_start
 from corecompress_vae.watch import Watch
 
 MOST, LEAST = 65536, 32768
@@ -68,6 +69,20 @@ def can_read(model: Any, batch: Mapping[str, Any]) -> bool:
     takes = inspect.signature(model.forward).parameters
     main = getattr(model, "main_input_name", None)
     return main in batch if main in takes else any(key in takes for key in batch)
+
+
+def why_not(model: Any, batch: Mapping[str, torch.Tensor]) -> str:
+    """What keeps the model from running on such a batch, tried on its first sample; nothing, if it runs."""
+    if not can_read(model, batch):
+        return f"its forward takes nothing of what --data holds ({', '.join(batch)})"
+    one = {key: value[:1].to(model.device) for key, value in batch.items()}
+    try:
+        with torch.no_grad():
+            model(**_inputs(model, one)[0])
+    except Exception as problem:  # of any kind: it is not our code that runs
+        reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
+        return f"its forward can't run on what --data holds ({', '.join(batch)}: {reason})"
+    return ""
 
 
 def batches(job: Job) -> Iterator[dict[str, torch.Tensor]]:
@@ -146,7 +161,7 @@ def _inputs(model: Any, batch: dict[str, torch.Tensor]) -> tuple[dict[str, Any],
     ids = batch["input_ids"]
     mask = batch.get("attention_mask", torch.ones_like(ids))
     half = max(1, ids.shape[1] // 2)
-    start = torch.full_like(ids[:, :1], model.config.decoder_start_token_id or 0)
+    start = torch.full_like(ids[:, :1], decoder_start(model))
     shifted = torch.cat([start, ids[:, half:-1]], 1)
     inputs = {"input_ids": ids[:, :half], "attention_mask": mask[:, :half], "decoder_input_ids": shifted}
     return inputs, mask[:, half:]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -137,8 +137,15 @@ class Walk:
                 stack.enter_context(_exchanged(self.head, head or _stop))
             for block, forward in zip(self.blocks, forwards, strict=True):
                 stack.enter_context(_exchanged(block, forward))
-            with suppress(_Reached):
+            try:
                 self.model(**inputs)
+            except _Reached:
+                pass
+            except CantWalk:
+                raise
+            except Exception as problem:  # of any kind: it is mostly not our code that runs
+                reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
+                raise CantWalk(f"its forward can't run on what --data holds ({reason})") from problem
 
     def _values(self, number: int | None) -> Iterator[tuple[str, torch.nn.Module, str, torch.Tensor]]:
         """(full name, its module, name there, value) of parameters and buffers, tied ones at every place."""

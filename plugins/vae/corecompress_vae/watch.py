@@ -5,11 +5,12 @@ See calibrate.py for what they mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 PLAIN_SHARE = 0.05
 """β: the plain Hessian's share."""
@@ -36,8 +37,21 @@ class Sums:
     tokens: int = 0
 
 
+class _Lookups(TorchFunctionMode):
+    """Shows every lookup in a table to `seen`, which may change what comes out: there are modules that take a mask or a
+    shape instead of indices, and modules that scale what they found."""
+
+    def __init__(self, seen: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]):
+        super().__init__()
+        self.seen = seen
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        return self.seen(args[0], args[1], out) if func is torch.nn.functional.embedding else out
+
+
 class Watch:
-    """Hooks on every linear and embedding module that sum up inputs and gradients."""
+    """Sums up inputs and gradients of every linear and embedding module of a model, while it is entered."""
 
     def __init__(self, model: Any):
         from transformers.pytorch_utils import Conv1D
@@ -48,6 +62,8 @@ class Watch:
         self.head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
         self.inputs: dict[str, torch.Tensor] = {}
         self.handles = []
+        self.tables: list[tuple[str, torch.nn.Embedding]] = []
+        self.lookups = _Lookups(self._on_lookup)
         for name, module in model.named_modules():
             if module is self.head:
                 self.head_name = f"{name}.weight"
@@ -57,9 +73,14 @@ class Watch:
                     self.turned.add(f"{name}.weight")
                 self.handles.append(module.register_forward_hook(self._on_linear(f"{name}.weight")))
             elif isinstance(module, torch.nn.Embedding):
-                self.handles.append(module.register_forward_hook(self._on_embedding(f"{name}.weight")))
+                self.tables.append((f"{name}.weight", module))
 
-    def close(self) -> None:
+    def __enter__(self) -> Watch:
+        self.lookups.__enter__()
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        self.lookups.__exit__(*problem)
         for handle in self.handles:
             handle.remove()
 
@@ -89,20 +110,18 @@ class Watch:
         sums.h.addmm_(weighted.T, weighted)
         _add_rows(sums, g / (token + sums.energy / sums.alive).sqrt()[:, None])
 
-    def _on_embedding(self, name: str) -> Any:
-        def hook(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
-            ids = args[0].detach().flatten()
-            out = out.detach().requires_grad_(True)
-            out.register_hook(lambda g: self._add_embedding(name, len(module.weight), ids, g.detach().flatten(0, -2)))
+    def _on_lookup(self, indices: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        name = next((name for name, module in self.tables if module.weight is weight), None)
+        if name is None or not torch.is_grad_enabled():
             return out
-
-        return hook
+        ids, size = indices.detach().flatten(), len(weight)
+        out = out.detach().requires_grad_(True)
+        out.register_hook(lambda g: self._add_embedding(name, size, ids, g.detach().reshape(-1, g.shape[-1])))
+        return out
 
     def _add_embedding(self, name: str, size: int, ids: torch.Tensor, g: torch.Tensor) -> None:
         sums = self._of(name, g.shape[1], size, g.device)
         alive = (g != 0).any(1).float()
-        if len(ids) != len(g):  # position tables are looked up once for the whole batch
-            ids, alive = ids.repeat(len(g) // len(ids) + 1)[: len(g)], alive
         sums.h.addmm_(g.float().T, g.float())
         sums.rows.index_add_(0, ids, alive)
 

@@ -1,0 +1,114 @@
+"""Calibration of models whose tables, inputs or configurations are not like everybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import vae_models
+
+import corecompress
+from corecompress.api import open_data
+from corecompress.checkpoint import open_checkpoint
+from corecompress.components import Job
+from corecompress.progress import Silent
+from corecompress_vae import calibrate
+
+LENGTH = 32
+NARROW = {"vocab_size": 64, "d_model": 96, "max_position_embeddings": 128}
+LAYERS = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+BOTH_HEADS = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+START = {"decoder_start_token_id": 2, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+POSITIONS = {"bart": (2, LENGTH // 2), "pegasus": (0, LENGTH // 2), "opt": (2, LENGTH)}
+"""Rows in front of the first position, and positions: an encoder-decoder reads one half and writes the other."""
+
+
+def built(kind: str, **more: Any) -> Any:
+    import torch
+    import transformers as tf
+
+    torch.manual_seed(0)
+    if kind == "opt":
+        size = {"hidden_size": 96, "word_embed_proj_dim": 96, "ffn_dim": 64, "num_hidden_layers": 1}
+        return tf.OPTForCausalLM(
+            tf.OPTConfig(vocab_size=64, max_position_embeddings=128, num_attention_heads=4, **size)
+        )
+    if kind == "t5":
+        size = {"d_model": 96, "d_kv": 24, "d_ff": 64, "num_layers": 1, "num_heads": 4}
+        return tf.T5ForConditionalGeneration(tf.T5Config(vocab_size=64, **size))
+    name = {"bart": "Bart", "pegasus": "Pegasus"}[kind]
+    config = getattr(tf, f"{name}Config")(**NARROW, **LAYERS, **BOTH_HEADS, **START, **more)
+    return getattr(tf, f"{name}ForConditionalGeneration")(config)
+
+
+def found_for(folder: Path, tmp_path: Path) -> dict[str, calibrate.Sensitivity | None]:
+    """What calibration finds of every tensor."""
+    text = tiny.corpus(tmp_path / "text.txt", documents=300)
+    source, data = open_checkpoint(folder), open_data(f"text(length={LENGTH}):{text}", folder)
+    job = Job(source, source.tensors, data, 0, 1, tmp_path / "scratch", Silent(), tmp_path / "cache")
+    kept = calibrate.calibrate(job, 2000)
+    assert kept is not None
+    return {info.name: calibrate.load(kept, info.name) for info in source.tensors}
+
+
+@pytest.mark.parametrize("kind", ["bart", "opt", "pegasus", "t5"])
+def test_every_matrix_of_it_is_calibrated(kind: str, tmp_path: Path) -> None:
+    """Tables that take a mask (opt) or tokens (bart) and look up positions, or a shape (pegasus), or are a bias (t5)."""
+    source = vae_models.save(built(kind), tmp_path / "model")
+    found = found_for(source, tmp_path)
+    for info in open_checkpoint(source).tensors:
+        assert found[info.name] is not None or len(info.shape) < 2 or info.size < 1024, info.name
+    for name, one in found.items():
+        if one is None or "embed_positions" not in name:
+            continue
+        before, read = POSITIONS[kind]
+        counted = np.flatnonzero(one.rows > 1.5 * one.rows.min())
+        assert counted.tolist() == list(range(before, before + read)), name
+    text = tmp_path / "text.txt"
+    recipe = "vae(bits=9, calibration_tokens=1000, quantizer=trellis(states=4))"
+    done = corecompress.compress(source, tmp_path / "out", recipe, data=f"text(length={LENGTH}):{text}")
+    assert done.evaluation is not None
+    assert done.evaluation.metrics["kl"].value < 0.1
+
+
+def test_a_scaled_table_is_calibrated_behind_its_scale(tmp_path: Path) -> None:
+    """What comes out of a lookup is multiplied by √width: an error in the table costs width times as much."""
+    costs = {}
+    for scaled in (False, True):
+        model = built("bart", scale_embedding=scaled, tie_word_embeddings=False)
+        if scaled:
+            for half in (model.model.encoder, model.model.decoder):
+                half.embed_tokens.weight.data /= 96**0.5  # so that both are the same function
+        folder = vae_models.save(model, tmp_path / f"scaled-{scaled}")
+        (tmp_path / str(scaled)).mkdir()
+        one = found_for(folder, tmp_path / str(scaled))["model.encoder.embed_tokens.weight"]
+        assert one is not None
+        costs[scaled] = float(np.exp(-2 * np.log(one.steps).mean()))
+    assert costs[True] / costs[False] == pytest.approx(96, rel=0.05)
+
+
+@pytest.mark.parametrize("way", ["gradients", "layers"])
+def test_a_forward_that_fails_without_images_goes_the_data_free_way(
+    way: str, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    import transformers as tf
+
+    tower = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = tf.CLIPConfig(
+        text_config={**tower, "vocab_size": 64, "max_position_embeddings": 64, "bos_token_id": 2, "eos_token_id": 3},
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+        projection_dim=32,
+    )
+    source = vae_models.save(tf.CLIPModel(config), tmp_path / "source")
+    text = tiny.corpus(tmp_path / "text.txt")
+    recipe = f"vae(step=0.05, calibration={way}, calibration_tokens=200)"
+    data = f"text(length={LENGTH}):{text}"
+    done = cli("compress", source, "-o", tmp_path / "out", "-r", recipe, "--data", data, "--no-evaluate", "-q")
+    assert done.returncode == 0, done.stderr
+    (said,) = [line for line in done.stderr.splitlines() if line]
+    assert "its forward can't run" in said
+    assert "without calibration" in said
