@@ -2,7 +2,7 @@
 
 Sources: A. Larsen et al., "Autoencoding beyond pixels using a learned similarity metric", arXiv:1512.09300; T. Miyato
 et al., arXiv:1802.05957 (spectral normalisation) and 1802.05637 (projection of the condition); L. Mescheder et al.,
-arXiv:1801.04406 (R1 penalty).
+arXiv:1801.04406 (R1 penalty); S. Reed et al., arXiv:1605.05396 (real images under others' captions are false, too).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Discriminator(nn.Module):
         flat = features.flatten(1)
         score = self.score(flat)[:, 0]
         if self.match is not None:
-            score = score + (self.match(told) * flat).mean(1)
+            score = score + (self.match(told) * flat).sum(1) / flat.shape[1] ** 0.5
         return score, features
 
 
@@ -96,7 +96,8 @@ class Refined(Player):
 
 
 class Judge(Player):
-    """The discriminator: tells images from reconstructions and from new ones; waits when it is too sure."""
+    """The discriminator: tells images from reconstructions, from new ones and from those under another's caption; waits
+    when it is too sure."""
 
     betas = (0.5, 0.999)
 
@@ -118,6 +119,10 @@ class Judge(Player):
         real = batch["pixel_values"].requires_grad_(True)
         good, _ = self.judge(real, told)
         bad, _ = self.judge(made, told.repeat(2, 1))
+        if "caption_ids" in batch:
+            ids = batch["caption_ids"]
+            wrong, _ = self.judge(real, told.roll(1, 0))
+            bad = torch.cat([bad, wrong[(ids != ids.roll(1, 0)).any(1)]])
         if self.game.loss == "hinge":
             loss = functional.relu(1 - good).mean() + functional.relu(1 + bad).mean()
         else:
