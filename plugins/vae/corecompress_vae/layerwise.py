@@ -26,7 +26,7 @@ import torch
 
 from corecompress.components import Job
 from corecompress_vae.calibrate import digest_of, factor, save
-from corecompress_vae.passes import batches, can_read, pieces
+from corecompress_vae.passes import batches, pieces, why_not_read
 from corecompress_vae.skeleton import Call, CantWalk, Walk
 from corecompress_vae.watch import Watch
 
@@ -51,8 +51,8 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
         walk = Walk(job.source)
         takes = inspect.signature(walk.model.forward).parameters
         first = next(batches(job), {})
-        if not can_read(walk.model, first):
-            raise CantWalk(f"its forward takes nothing of what --data holds ({', '.join(first)})")
+        if unread := why_not_read(walk.model, first):
+            raise CantWalk(unread)
         folder.mkdir(parents=True, exist_ok=True)
         seen = _Calibration(job, walk, folder, tokens).run(takes)
     except CantWalk as problem:

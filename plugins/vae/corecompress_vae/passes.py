@@ -64,24 +64,32 @@ def quiet(model: Any) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def can_read(model: Any, batch: Mapping[str, Any]) -> bool:
-    """Whether the model's forward runs on such a batch (`attention_mask` alone is not enough of a text)."""
+def why_not_read(model: Any, batch: Mapping[str, Any]) -> str:
+    """Why the model's forward takes nothing of such a batch (`attention_mask` alone is not enough of a text); nothing,
+    if it does."""
     takes = inspect.signature(model.forward).parameters
     main = getattr(model, "main_input_name", None)
-    return main in batch if main in takes else any(key in takes for key in batch)
+    if main in batch if main in takes else any(key in takes for key in batch):
+        return ""
+    return f"its forward takes nothing of what --data holds ({', '.join(batch)})"
+
+
+def why_failed(batch: Mapping[str, Any], problem: Exception) -> str:
+    """What to say of an error that the model's forward raised on such a batch."""
+    reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
+    return f"its forward can't run on what --data holds ({', '.join(batch)}: {reason})"
 
 
 def why_not(model: Any, batch: Mapping[str, torch.Tensor]) -> str:
     """What keeps the model from running on such a batch, tried on its first sample; nothing, if it runs."""
-    if not can_read(model, batch):
-        return f"its forward takes nothing of what --data holds ({', '.join(batch)})"
+    if unread := why_not_read(model, batch):
+        return unread
     one = {key: value[:1].to(model.device) for key, value in batch.items()}
     try:
         with torch.no_grad():
             model(**_inputs(model, one)[0])
     except Exception as problem:  # of any kind: it is not our code that runs
-        reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
-        return f"its forward can't run on what --data holds ({', '.join(batch)}: {reason})"
+        return why_failed(batch, problem)
     return ""
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from corecompress.errors import CorecompressError
 from corecompress.floats import to_float32
 from corecompress_vae.layout import CODED
 from corecompress_vae.names import stored_names
+from corecompress_vae.passes import why_failed
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -102,7 +103,12 @@ class Walk:
 
             return forward
 
-        self._run(inputs, [first, *map(later, range(1, len(self.blocks)))])
+        try:
+            self._run(inputs, [first, *map(later, range(1, len(self.blocks)))])
+        except CantWalk:
+            raise
+        except Exception as problem:  # of any kind: the model sees the data for the first time
+            raise CantWalk(why_failed(inputs, problem)) from problem
         if not given or len(calls) != len(self.blocks) - 1:
             raise CantWalk("its forward does not call every block")
         return given[0], calls
@@ -137,15 +143,8 @@ class Walk:
                 stack.enter_context(_exchanged(self.head, head or _stop))
             for block, forward in zip(self.blocks, forwards, strict=True):
                 stack.enter_context(_exchanged(block, forward))
-            try:
+            with suppress(_Reached):
                 self.model(**inputs)
-            except _Reached:
-                pass
-            except CantWalk:
-                raise
-            except Exception as problem:  # of any kind: it is mostly not our code that runs
-                reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
-                raise CantWalk(f"its forward can't run on what --data holds ({reason})") from problem
 
     def _values(self, number: int | None) -> Iterator[tuple[str, torch.nn.Module, str, torch.Tensor]]:
         """(full name, its module, name there, value) of parameters and buffers, tied ones at every place."""

@@ -10,15 +10,12 @@ import numpy as np
 import pytest
 import tiny
 import vae_models
+from vae_models import LENGTH
 
 import corecompress
-from corecompress.api import open_data
 from corecompress.checkpoint import open_checkpoint
-from corecompress.components import Job
-from corecompress.progress import Silent
 from corecompress_vae import calibrate
 
-LENGTH = 32
 NARROW = {"vocab_size": 64, "d_model": 96, "max_position_embeddings": 128}
 LAYERS = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
 BOTH_HEADS = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
@@ -48,11 +45,10 @@ def built(kind: str, **more: Any) -> Any:
 def found_for(folder: Path, tmp_path: Path) -> dict[str, calibrate.Sensitivity | None]:
     """What calibration finds of every tensor."""
     text = tiny.corpus(tmp_path / "text.txt", documents=300)
-    source, data = open_checkpoint(folder), open_data(f"text(length={LENGTH}):{text}", folder)
-    job = Job(source, source.tensors, data, 0, 1, tmp_path / "scratch", Silent(), tmp_path / "cache")
+    job = vae_models.job_of(folder, text, tmp_path)
     kept = calibrate.calibrate(job, 2000)
     assert kept is not None
-    return {info.name: calibrate.load(kept, info.name) for info in source.tensors}
+    return {info.name: calibrate.load(kept, info.name) for info in job.tensors}
 
 
 @pytest.mark.parametrize("kind", ["bart", "opt", "pegasus", "t5"])

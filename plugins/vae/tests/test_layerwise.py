@@ -14,11 +14,8 @@ import pytest
 import tiny
 import vae_models
 
-from corecompress.api import open_data
 from corecompress.checkpoint import open_checkpoint
-from corecompress.components import Job
 from corecompress.errors import CorecompressError
-from corecompress.progress import Silent
 from corecompress_vae import calibrate, layerwise
 from corecompress_vae.skeleton import Walk
 
@@ -100,7 +97,7 @@ def test_what_can_not_be_walked_is_said(
     model = built(kind)
     folder = vae_models.save(model, tmp_path / "model")
     text = tiny.corpus(tmp_path / "text.txt")
-    job = job_of(folder, text, tmp_path)
+    job = vae_models.job_of(folder, text, tmp_path)
     capsys.readouterr()
     assert layerwise.calibrate(job, 500) is None
     said = capsys.readouterr().err.strip().splitlines()
@@ -109,16 +106,11 @@ def test_what_can_not_be_walked_is_said(
     assert "without calibration" in said[0]
 
 
-def job_of(folder: Path, text: Path, scratch: Path) -> Job:
-    source, data = open_checkpoint(folder), open_data(f"text(length=32):{text}", folder)
-    return Job(source, source.tensors, data, 0, 1, scratch / "scratch", Silent(), scratch / "cache")
-
-
 @pytest.mark.parametrize("tied", [False, True])
 def test_it_finds_what_gradients_find(tied: bool, tmp_path: Path) -> None:
     """Steps of columns as gradients of the loss give them, but for one factor; every matrix looked at by both."""
     folder = vae_models.llama(tmp_path / "model", tie_word_embeddings=tied)
-    job = job_of(folder, tiny.corpus(tmp_path / "text.txt"), tmp_path)
+    job = vae_models.job_of(folder, tiny.corpus(tmp_path / "text.txt"), tmp_path)
     mine, theirs = layerwise.calibrate(job, 2000), calibrate.calibrate(job, 2000)
     assert mine is not None
     assert theirs is not None
@@ -150,7 +142,7 @@ def test_it_finds_what_gradients_find(tied: bool, tmp_path: Path) -> None:
 
 def test_the_same_seed_finds_the_same(tmp_path: Path) -> None:
     folder, text = vae_models.llama(tmp_path / "model"), tiny.corpus(tmp_path / "text.txt")
-    found = [layerwise.calibrate(job_of(folder, text, tmp_path / part), 600) for part in ("a", "b")]
+    found = [layerwise.calibrate(vae_models.job_of(folder, text, tmp_path / part), 600) for part in ("a", "b")]
     assert all(found)
     for info in open_checkpoint(folder).tensors:
         a, b = (calibrate.load(part, info.name) for part in found if part is not None)
@@ -160,7 +152,7 @@ def test_the_same_seed_finds_the_same(tmp_path: Path) -> None:
 def test_too_little_text_says_how_much_is_needed(tmp_path: Path) -> None:
     folder, text = vae_models.llama(tmp_path / "model"), tiny.corpus(tmp_path / "text.txt", documents=20)
     with pytest.raises(CorecompressError, match=r"tokens and 50000 are needed"):
-        layerwise.calibrate(job_of(folder, text, tmp_path), 50_000)
+        layerwise.calibrate(vae_models.job_of(folder, text, tmp_path), 50_000)
 
 
 PEAK = """

@@ -11,9 +11,13 @@ import numpy as np
 import tiny
 
 import corecompress
+from corecompress.api import open_data
 from corecompress.artifact import Artifact
 from corecompress.checkpoint import open_checkpoint
+from corecompress.components import Job
+from corecompress.progress import Silent
 
+LENGTH = 32
 FAST = "vae(bits=4, quantizer=trellis(states=4))"
 SIZE = {"vocab_size": 64, "hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3}
 HEADS = {"num_attention_heads": 4, "max_position_embeddings": 128}
@@ -39,6 +43,12 @@ def save(model: Any, folder: Path, change: Callable[[Any], None] | None = None) 
     model.save_pretrained(folder)
     tiny.tokenizer(folder)
     return folder
+
+
+def job_of(folder: Path, text: Path, scratch: Path) -> Job:
+    """What calibration is given: a checkpoint, text in windows of LENGTH tokens, room below `scratch`."""
+    source, data = open_checkpoint(folder), open_data(f"text(length={LENGTH}):{text}", folder)
+    return Job(source, source.tensors, data, 0, 1, scratch / "scratch", Silent(), scratch / "cache")
 
 
 def write(folder: Path, tensors: dict[str, tuple[str, np.ndarray]], **config: Any) -> Path:
