@@ -304,7 +304,8 @@ def benchmark_table(found: Benchmark) -> RenderableType:
         if name.startswith("throughput"):
             unit = f"{found.things} a second"
         elif name == "latency":
-            label = f"one of the {found.things.split()[0]}, {32} tokens" if "tokens" in found.things else "one image"
+            one = found.things.split()[0]
+            label = f"one of the {one}, 32 tokens" if "tokens" in found.things else f"one {one.removesuffix('s')}"
         sides = [
             f"{human_figure(median, 3)} ({human_figure(low, 3)} … {human_figure(high, 3)})"
             for median, (low, high) in (

@@ -53,7 +53,9 @@ def test_a_fitted_vae_is_better_than_independent_pixels(fitted: Path) -> None:
 
 def test_sheets_before_and_after_compression(fitted: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
-    corecompress.compress(fitted, small, "vae(bits=8)")
+    corecompress.compress(
+        fitted, small, "vae(bits=10)"
+    )  # half of it is files; at 8 the error is 0.2, a machine's rounding more or less
     drawn = []
     for folder in (fitted, small):
         out = tmp_path / f"{folder.name}-new"
@@ -68,10 +70,19 @@ def test_sheets_before_and_after_compression(fitted: Path, tmp_path: Path) -> No
     assert drawn[0].std() > 30
     assert np.abs(drawn[0] - drawn[1]).mean() < 12
     found = corecompress.evaluate(fitted, small, DIGITS, samples=64)
-    assert 0 < found.metrics["relative_error"].value < 0.2
+    assert 0 < found.metrics["relative_error"].value < 0.1
     nll = found.metrics["nll"]
     assert nll.original is not None
     assert nll.original < nll.value < nll.original + 5  # nats of an image of 784 pixels
+
+
+def test_calibration_on_its_own_images_pays(fitted: Path, tmp_path: Path) -> None:
+    errors = []
+    for data in (None, DIGITS):
+        small = tmp_path / f"calibrated-{data is not None}"
+        corecompress.compress(fitted, small, "vae(bits=8)", data=data, evaluated=False)
+        errors.append(corecompress.evaluate(fitted, small, DIGITS, samples=64).metrics["relative_error"].value)
+    assert errors[1] < 0.8 * errors[0]
 
 
 @pytest.mark.parametrize("encoder", ["nvae", "vae-gan", "text2image"])

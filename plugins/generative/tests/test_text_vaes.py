@@ -94,6 +94,18 @@ def test_generate_and_reconstruct_before_and_after_compression(fitted: Path, spe
     assert json.loads(done.stdout)["samples"] == 3
 
 
+def test_calibration_on_its_own_sentences_pays(spec: str, tmp_path: Path) -> None:
+    wide = tmp_path / "wide"
+    corecompress.fit(spec, f"lstm({SMALL.replace('hidden=32', 'hidden=128')})", "gaussian", wide)
+    errors = []
+    for data in (None, spec):
+        small = tmp_path / f"calibrated-{data is not None}"
+        recipe = "vae(bits=8)" if data is None else "vae(bits=8, calibration_tokens=1000)"
+        corecompress.compress(wide, small, recipe, data=data, evaluated=False)
+        errors.append(corecompress.evaluate(wide, small, spec).metrics["relative_error"].value)
+    assert errors[1] < 0.8 * errors[0]
+
+
 @pytest.mark.parametrize("encoder", ["lstm", "gat"])
 @pytest.mark.parametrize("prior", ["gaussian", "hadamard", "laplace", "gan(steps=20)"])
 def test_every_encoder_learns_under_every_prior(encoder: str, prior: str, spec: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Calibration: what the loss feels of an error in each weight, from running the model on text.
+"""Calibration: what the loss feels of an error in each weight, from running the model on text or images.
 
 For a linear layer y = W x the second-order change of the loss is, to the diagonal of its outputs,
 
@@ -6,7 +6,8 @@ For a linear layer y = W x the second-order change of the loss is, to the diagon
 
 with g the gradient of the loss at y under labels drawn from the model itself (the Fisher information), ḡ²_t its mean
 over the outputs of token t. The weighting stands inside the expectation, token by token; β keeps inputs alive that only
-tokens without gradient have (attention sinks).
+tokens without gradient have (attention sinks). Of a convolution x are the patches that it is summed over; of a grouped
+one each group has its own, and H is their mean.
 
 An attention head feels the rows of its queries and keys together: in groups of 64 rows the weights r are a matrix
 R = E_t[g_t g_tᵀ / (ḡ²_t + E ḡ²)], the second moment of gradients' directions, wherever that saves bits
@@ -36,10 +37,10 @@ from numpy.typing import NDArray
 from corecompress.components import Job
 from corecompress.hashing import hash_file
 from corecompress_vae.names import stored_names
-from corecompress_vae.passes import MOST, backward, batches, load_model, pieces, quiet, why_not
+from corecompress_vae.passes import MOST, backward, batches, load_model, most, pieces, quiet, why_not
 from corecompress_vae.watch import Sums, Watch
 
-FORMAT = 4
+FORMAT = 5
 """Of what is kept in the cache."""
 ROW_DAMPING = 0.1
 """The same for the Hessian of a group of rows."""
@@ -90,12 +91,21 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
     folder.mkdir(parents=True, exist_ok=True)
     model = load_model(job)
     with quiet(model):
-        problem = why_not(model, next(iter(batches(job)), {}))
+        first = next(iter(batches(job)), {})
+        problem = why_not(model, first)
+        if problem and model.dtype != torch.float32:
+            problem = why_not(model.float(), first)  # there are forwards that make float32 themselves
         if problem:
             job.progress.note(f"{job.source.name}: {problem}, so vae works without calibration")
             return None
         with Watch(model) as watch:
+            job.progress.start("calibrating", tokens or most(first))
             seen = _run(model, watch, job, tokens)
+    if not watch.sums:
+        job.progress.note(
+            f"{job.source.name}: no linear layer or table has a part in its outputs, so vae works without calibration"
+        )
+        return None
     names = stored_names(model, (info.name for info in job.tensors))
     job.progress.start("factoring Hessians", len(watch.sums))
     for parameter, sums in watch.collect():
@@ -110,7 +120,6 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
 def _run(model: Any, watch: Watch, job: Job, tokens: int | None) -> int:
     """Forward and backward until `tokens` tokens (or images) are seen; how many were."""
     generator = torch.Generator().manual_seed(job.seed)
-    job.progress.start("calibrating", tokens or MOST)
     seen = 0
     for part, count in pieces(job, tokens):
         backward(model, watch, {key: value.to(model.device) for key, value in part.items()}, generator)

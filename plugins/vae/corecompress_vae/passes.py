@@ -17,6 +17,8 @@ from corecompress_vae.watch import Watch
 
 MOST, LEAST = 65536, 32768
 """Tokens that are used where none were asked for, and those that there must be."""
+IMAGES = 512
+"""Images that are used where no number was asked for."""
 AT_ONCE = 1024
 """Tokens of one forward pass."""
 
@@ -104,7 +106,7 @@ def batches(job: Job) -> Iterator[dict[str, torch.Tensor]]:
 def pieces(job: Job, tokens: int | None) -> Iterator[tuple[dict[str, torch.Tensor], int]]:
     """(inputs of one forward pass, tokens or images in it) of the calibration split, until there are `tokens`.
 
-    None: until there are MOST, but LEAST will do.
+    None: until there are MOST (LEAST will do), or IMAGES.
 
     Raises CorecompressError behind the last one of too little text.
     """
@@ -118,9 +120,14 @@ def pieces(job: Job, tokens: int | None) -> Iterator[tuple[dict[str, torch.Tenso
             count = int(mask.sum()) if mask is not None else len(next(iter(part.values())))
             yield part, count
             seen += count
-            if seen >= (tokens or MOST):
+            if seen >= (tokens or most(batch)):
                 return
     _check_enough(seen, tokens or LEAST, is_text)
+
+
+def most(batch: Mapping[str, Any]) -> int:
+    """Tokens, or images, that are used of data with such batches where no number was asked for."""
+    return MOST if "input_ids" in batch else IMAGES
 
 
 def _check_enough(seen: int, tokens: int, is_text: bool) -> None:
@@ -137,20 +144,33 @@ def backward(model: Any, watch: Watch, batch: dict[str, torch.Tensor], generator
     inputs, kept = _inputs(model, batch)
     out = model(**inputs)
     logits = getattr(out, "logits", None)
-    if logits is None:
+    if logits is None or logits.dim() > 3:  # no classes, or pixels
         pooled = _pooled(out, batch.get("attention_mask"))
         direction = torch.randn(pooled.shape, generator=generator).to(pooled.device)
-        (pooled * direction).sum().backward()
+        _pull(pooled, direction)
         return
-    flat = logits.flatten(0, -2)
-    rows = kept.flatten().bool() if kept is not None and logits.dim() == 3 else torch.ones_like(flat[:, 0]).bool()
-    asked = flat[rows]
+    rows = _that_count(logits, kept)
+    asked = logits.flatten(0, -2)[rows]
     with torch.no_grad():
         p = asked.float().softmax(-1)
         if logits.dim() == 3:
             watch.add_head(p, rows)
         score = draw_score(p, generator)
-    asked.backward(score.to(asked.dtype))
+    _pull(asked, score.to(asked.dtype))
+
+
+def _pull(out: torch.Tensor, gradient: torch.Tensor) -> None:
+    """Backward from `out`, where a layer that is watched has had a part in it."""
+    if out.requires_grad:
+        out.backward(gradient)
+
+
+def _that_count(logits: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
+    """Which logits [n, …, V] the loss looks at, bool, flat. A mask that is longer than them has positions in front that
+    nothing is said of; one that is shorter (image tokens) says nothing of any."""
+    if kept is None or logits.dim() != 3 or kept.shape[1] < logits.shape[1]:
+        return torch.ones(logits.shape[:-1], dtype=torch.bool, device=logits.device).flatten()
+    return kept[:, -logits.shape[1] :].flatten().bool()
 
 
 def draw_score(p: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -165,7 +185,11 @@ def _inputs(model: Any, batch: dict[str, torch.Tensor]) -> tuple[dict[str, Any],
     predicts the second."""
     takes = inspect.signature(model.forward).parameters
     if not (model.config.is_encoder_decoder and "decoder_input_ids" in takes and "input_ids" in batch):
-        return {key: value for key, value in batch.items() if key in takes}, batch.get("attention_mask")
+        inputs = {key: value for key, value in batch.items() if key in takes}
+        for key, value in inputs.items():
+            if value.is_floating_point():
+                inputs[key] = value.to(model.dtype)  # pixels, which not every forward takes to its weights' dtype
+        return inputs, batch.get("attention_mask")
     ids = batch["input_ids"]
     mask = batch.get("attention_mask", torch.ones_like(ids))
     half = max(1, ids.shape[1] // 2)

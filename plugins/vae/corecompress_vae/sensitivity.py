@@ -91,7 +91,7 @@ class Calibrated:
             found = self._load(folder, name)
             if found is not None and width.whole > 0:
                 ratios.append(float(np.exp(np.log(found.steps.astype(np.float64)).mean())) / width.whole)
-        self.alike = Alike(widths, 1.0, float(np.median(ratios)) if ratios else 1.0)
+        self.alike = Alike(widths, 1.0, float(np.median(ratios))) if ratios else Alike(widths)
 
     def get(self, name: str) -> Sensitivity:
         found = self._load(self.folder, name)

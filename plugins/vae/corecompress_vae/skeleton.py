@@ -24,6 +24,7 @@ from corecompress.floats import to_float32
 from corecompress_vae.layout import CODED
 from corecompress_vae.names import stored_names
 from corecompress_vae.passes import why_failed
+from corecompress_vae.watch import embeddings_of
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -44,7 +45,7 @@ class Walk:
         self.model = _build(source)
         self.stack, self.blocks = _longest_stack(self.model)
         self.names = stored_names(self.model, (info.name for info in source.tensors))
-        self.head = self.model.get_output_embeddings() if hasattr(self.model, "get_output_embeddings") else None
+        self.head = embeddings_of(self.model, "output")
         self._make: Any = None
         """Of a hidden state, what a block returns."""
 

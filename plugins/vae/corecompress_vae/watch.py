@@ -21,6 +21,8 @@ OWN_SHARE = 0.5
 SEEN_SHARE = 0.8
 """How far the weight of a vocabulary row follows its frequency; the rest is spread evenly over the vocabulary."""
 
+CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+
 
 @dataclass
 class Sums:
@@ -59,7 +61,7 @@ class Watch:
         self.model = model
         self.sums: dict[str, Sums] = {}
         self.turned: set[str] = set()
-        self.head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        self.head = embeddings_of(model, "output")
         self.inputs: dict[str, torch.Tensor] = {}
         self.handles = []
         self.tables: list[tuple[str, torch.nn.Embedding]] = []
@@ -71,6 +73,8 @@ class Watch:
             elif isinstance(module, torch.nn.Linear | Conv1D):
                 if isinstance(module, Conv1D):
                     self.turned.add(f"{name}.weight")
+                self.handles.append(module.register_forward_hook(self._on_linear(f"{name}.weight")))
+            elif isinstance(module, CONVOLUTIONS) and _is_plain(module):
                 self.handles.append(module.register_forward_hook(self._on_linear(f"{name}.weight")))
             elif isinstance(module, torch.nn.Embedding):
                 self.tables.append((f"{name}.weight", module))
@@ -90,25 +94,38 @@ class Watch:
         return self.sums[name]
 
     def _on_linear(self, name: str) -> Any:
-        def hook(module: Any, args: Any, out: torch.Tensor) -> None:
-            if out.requires_grad:
-                x = args[0].detach().flatten(0, -2)
-                out.register_hook(lambda g: self._add_linear(name, x, g.detach().flatten(0, -2)))
+        def hook(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
+            if torch.is_grad_enabled():
+                # behind pixels nothing asks for a gradient yet; a clone, since what follows may write into it
+                out = out if out.requires_grad else out.detach().requires_grad_(True).clone()
+                x = args[0].detach()
+                out.register_hook(lambda g: self._add(name, module, x, g.detach()))
+            return out
 
         return hook
 
-    def _add_linear(self, name: str, x: torch.Tensor, g: torch.Tensor) -> None:
-        g = g.float()
-        sums = self._of(name, x.shape[1], g.shape[1], x.device)
-        token = g.square().mean(1)
+    def _add(self, name: str, module: Any, x: torch.Tensor, g: torch.Tensor) -> None:
+        if not isinstance(module, CONVOLUTIONS):
+            self._add_tokens(name, x.flatten(0, -2)[:, None], g.flatten(0, -2))
+            return
+        if x.dim() == len(module.kernel_size) + 1:
+            x, g = x[None], g[None]
+        for image, outputs in zip(x, g, strict=True):  # one by one: patches are a kernel's size larger than images
+            self._add_tokens(name, _patches(image, module), outputs.flatten(1).T)
+
+    def _add_tokens(self, name: str, x: torch.Tensor, g: torch.Tensor) -> None:
+        """x [t, groups, n], g [t, o]: of grouped convolutions every group has inputs of its own; h is their mean."""
+        g, groups = g.float(), x.shape[1]
+        sums = self._of(name, x.shape[2], g.shape[1], x.device)
+        token = g.reshape(len(g), groups, -1).square().mean(2)
         alive = token > 0  # padding has no gradient and no part in the mean
         sums.energy, sums.alive = sums.energy + float(token.sum()), sums.alive + int(alive.sum())
         if not sums.alive:
             return
         share = PLAIN_SHARE * token.sum() / alive.sum().clamp_min(1)
-        weighted = x.float() * (token + share * alive).sqrt()[:, None]
-        sums.h.addmm_(weighted.T, weighted)
-        _add_rows(sums, g / (token + sums.energy / sums.alive).sqrt()[:, None])
+        weighted = (x.float() * (token + share * alive).sqrt()[:, :, None]).flatten(0, 1)
+        sums.h.addmm_(weighted.T, weighted, alpha=1 / groups)
+        _add_rows(sums, g / (token.mean(1) + sums.energy / sums.alive).sqrt()[:, None])
 
     def _on_lookup(self, indices: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         name = next((name for name, module in self.tables if module.weight is weight), None)
@@ -145,7 +162,7 @@ class Watch:
         """(parameter, sums): a table that is input and head, tied or not, once under each of its names."""
         names = {id(p): name for name, p in self.model.named_parameters()}  # tied parameters come once
         head = self.sums.pop(getattr(self, "head_name", "") + "#head", None)
-        embedding = self.model.get_input_embeddings() if hasattr(self.model, "get_input_embeddings") else None
+        embedding = embeddings_of(self.model, "input")
         for key in list(self.sums):
             sums = self.sums.pop(key)
             module = self.model.get_submodule(key.removesuffix(".weight"))
@@ -160,10 +177,39 @@ class Watch:
                 if sums.blocks is not None:
                     sums.rows = sums.blocks.diagonal(dim1=1, dim2=2).flatten()[: len(sums.rows)]
                 sums.rows = OWN_SHARE * sums.rows + (1 - OWN_SHARE) * sums.rows.mean()
-            yield names[id(module.weight)], sums
+            if id(module.weight) in names:  # a weight that a parametrization makes is no parameter
+                yield names[id(module.weight)], sums
         if head is not None and self.head is not None:
             head.rows = SEEN_SHARE * head.rows + (1 - SEEN_SHARE) * head.rows.mean()
             yield names[id(self.head.weight)], head
+
+
+def _is_plain(convolution: Any) -> bool:
+    """Whether `_patches` knows its inputs."""
+    zeros = convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
+    return zeros and all(d == 1 for d in convolution.dilation)
+
+
+def _patches(image: torch.Tensor, convolution: Any) -> torch.Tensor:
+    """What each output of a convolution is summed over, [positions, groups, n], of image [channels, …]."""
+    ends = [size for size in reversed(convolution.padding) for _ in range(2)]
+    found = torch.nn.functional.pad(image, ends)
+    for axis, (kernel, stride) in enumerate(zip(convolution.kernel_size, convolution.stride, strict=True)):
+        found = found.unfold(1 + axis, kernel, stride)
+    axes = len(convolution.kernel_size)
+    return found.movedim(0, axes).flatten(0, axes - 1).reshape(-1, convolution.groups, _fan_in(convolution))
+
+
+def _fan_in(convolution: Any) -> int:
+    return int(convolution.weight[0].numel())
+
+
+def embeddings_of(model: Any, side: str) -> Any:
+    """The module of the model's "input" or "output" embeddings; None where it has none, or does not say which."""
+    try:
+        return getattr(model, f"get_{side}_embeddings")()
+    except (AttributeError, NotImplementedError):
+        return None
 
 
 def _add_rows(sums: Sums, g: torch.Tensor) -> None:
