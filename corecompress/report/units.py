@@ -16,7 +16,8 @@ def human_seconds(seconds: float) -> str:
     """Seconds as "0.4 s", "12 s", "3 min 20 s"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    whole = round(seconds)
+    return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
 
 
 def human_figure(value: float, digits: int = 4) -> str:
