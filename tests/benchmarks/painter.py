@@ -2,9 +2,10 @@
 
     python tests/benchmarks/painter.py -o DIR [--data captioned:digits] [--encoder text2image] [--recipe 'vae(bits=4)'] [--seed 0]
 
-Prompts are the data's own captions. A classifier trained on the real images of the training and calibration splits says
-whether a picture shows what was asked; the Fréchet distance is that of its features (64 numbers) between the evaluation
-split and as many drawn pictures. Latency is that of `generate` with one prompt, in this process, on one thread. Writes
+Compression is calibrated on the data's calibration split; prompts are the captions of the evaluation split. A classifier
+trained on the real images of the other two says whether a picture shows what was asked; the Fréchet distance is that of
+its features (64 numbers) between the evaluation split and as many drawn pictures. Latency is that of `generate` with one
+prompt, in this process, on one thread. Writes
 report.json, report.md and a sheet of pictures of each model; a folder that is there already is not fitted again.
 """
 
@@ -66,7 +67,7 @@ def main() -> None:
     if not whole.exists():
         corecompress.fit(asked.data, asked.encoder, "gaussian", whole, seed=asked.seed)
     if not small.exists():
-        corecompress.compress(whole, small, asked.recipe)
+        corecompress.compress(whole, small, asked.recipe, data=asked.data, evaluated=False)
     pixels, labels, _ = images_of(asked.data, "training", "calibration")
     judge = train_classifier(pixels, labels)
     pixels, labels, captions = images_of(asked.data, "evaluation")
