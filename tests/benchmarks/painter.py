@@ -5,8 +5,8 @@
 Compression is calibrated on the data's calibration split; prompts are the captions of the evaluation split. A classifier
 trained on the real images of the other two says whether a picture shows what was asked; the Fréchet distance is that of
 its features (64 numbers) between the evaluation split and as many drawn pictures. Latency is that of `generate` with one
-prompt, in this process, on one thread. Writes
-report.json, report.md and a sheet of pictures of each model; a folder that is there already is not fitted again.
+prompt, in this process, on one thread. Writes report.json, report.md and a sheet of pictures of each model; a folder
+that is there already is not fitted again.
 """
 
 import argparse

@@ -53,9 +53,8 @@ def test_a_fitted_vae_is_better_than_independent_pixels(fitted: Path) -> None:
 
 def test_sheets_before_and_after_compression(fitted: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
-    corecompress.compress(
-        fitted, small, "vae(bits=10)"
-    )  # half of it is files; at 8 the error is 0.2, a machine's rounding more or less
+    # half of it is files: at 8 bits the error is 0.2, a machine's rounding more or less
+    corecompress.compress(fitted, small, "vae(bits=10)")
     drawn = []
     for folder in (fitted, small):
         out = tmp_path / f"{folder.name}-new"

@@ -26,8 +26,8 @@ CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 
 @dataclass
 class Sums:
-    """Running sums of one module: h [n, n]; rows [o], of linear layers the diagonals of blocks in the end; blocks
-    [⌈o / GROUP⌉, GROUP, GROUP] of linear layers, the second moments of neighbouring outputs' gradients, where a token
+    """Running sums of one module: h [n, n]; rows [o], of all but tables the diagonals of blocks in the end; blocks
+    [⌈o / GROUP⌉, GROUP, GROUP] of all but tables, the second moments of neighbouring outputs' gradients, where a token
     counts by the direction of its gradient more than by its length; energy, the sum over `alive` tokens of the
     gradients' mean square; tokens."""
 
@@ -53,7 +53,7 @@ class _Lookups(TorchFunctionMode):
 
 
 class Watch:
-    """Sums up inputs and gradients of every linear and embedding module of a model, while it is entered."""
+    """Sums up inputs and gradients of every linear, embedding and convolution module of a model, while entered."""
 
     def __init__(self, model: Any):
         from transformers.pytorch_utils import Conv1D
@@ -70,12 +70,10 @@ class Watch:
             if module is self.head:
                 self.head_name = f"{name}.weight"
                 self.handles.append(module.register_forward_hook(self._keep_head))
-            elif isinstance(module, torch.nn.Linear | Conv1D):
+            elif isinstance(module, torch.nn.Linear | Conv1D) or _is_plain_convolution(module):
                 if isinstance(module, Conv1D):
                     self.turned.add(f"{name}.weight")
-                self.handles.append(module.register_forward_hook(self._on_linear(f"{name}.weight")))
-            elif isinstance(module, CONVOLUTIONS) and _is_plain(module):
-                self.handles.append(module.register_forward_hook(self._on_linear(f"{name}.weight")))
+                self.handles.append(module.register_forward_hook(self._on_layer(f"{name}.weight")))
             elif isinstance(module, torch.nn.Embedding):
                 self.tables.append((f"{name}.weight", module))
 
@@ -93,7 +91,7 @@ class Watch:
             self.sums[name] = Sums(torch.zeros(n, n, device=device), torch.zeros(o, device=device))
         return self.sums[name]
 
-    def _on_linear(self, name: str) -> Any:
+    def _on_layer(self, name: str) -> Any:
         def hook(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
             if torch.is_grad_enabled():
                 # behind pixels nothing asks for a gradient yet; a clone, since what follows may write into it
@@ -184,10 +182,11 @@ class Watch:
             yield names[id(self.head.weight)], head
 
 
-def _is_plain(convolution: Any) -> bool:
-    """Whether `_patches` knows its inputs."""
-    zeros = convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
-    return zeros and all(d == 1 for d in convolution.dilation)
+def _is_plain_convolution(module: Any) -> bool:
+    """Whether it is a convolution whose inputs `_patches` knows."""
+    if not isinstance(module, CONVOLUTIONS) or module.padding_mode != "zeros" or isinstance(module.padding, str):
+        return False
+    return all(d == 1 for d in module.dilation)
 
 
 def _patches(image: torch.Tensor, convolution: Any) -> torch.Tensor:
@@ -197,11 +196,8 @@ def _patches(image: torch.Tensor, convolution: Any) -> torch.Tensor:
     for axis, (kernel, stride) in enumerate(zip(convolution.kernel_size, convolution.stride, strict=True)):
         found = found.unfold(1 + axis, kernel, stride)
     axes = len(convolution.kernel_size)
-    return found.movedim(0, axes).flatten(0, axes - 1).reshape(-1, convolution.groups, _fan_in(convolution))
-
-
-def _fan_in(convolution: Any) -> int:
-    return int(convolution.weight[0].numel())
+    found = found.movedim(0, axes).flatten(0, axes - 1)
+    return found.reshape(len(found), convolution.groups, -1)
 
 
 def embeddings_of(model: Any, side: str) -> Any:
