@@ -59,3 +59,10 @@ def frechet(one: np.ndarray, other: np.ndarray) -> float:
     root = vectors * np.sqrt(values.clip(0)) @ vectors.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ b @ root).clip(0)).sum()
     return float(np.square(one.mean(0) - other.mean(0)).sum() + np.trace(a) + np.trace(b) - 2 * cross)
+
+
+def retrieved(drawn: np.ndarray, asked: list, real: np.ndarray, shown: list, k: int) -> float:
+    """Share of the drawn pictures among whose k nearest real ones is one that shows what was asked; features [n, d]."""
+    distances = np.square(drawn[:, None] - real[None]).sum(2)
+    nearest = np.argpartition(distances, k - 1, axis=1)[:, :k]
+    return float(np.mean([any(shown[j] == want for j in row) for row, want in zip(nearest, asked, strict=True)]))

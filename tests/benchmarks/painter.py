@@ -4,7 +4,8 @@
 
 Compression is calibrated on the data's calibration split; prompts are the captions of the evaluation split. A classifier
 trained on the real images of the other two says whether a picture shows what was asked; the Fréchet distance is that of
-its features (64 numbers) between the evaluation split and as many drawn pictures. Latency is that of `generate` with one
+its features (64 numbers) between the evaluation split and as many drawn pictures; retrieval@1 the share of the drawn
+pictures whose nearest real one by these features shows what was asked. Latency is that of `generate` with one
 prompt, in this process, on one thread. Writes report.json, report.md and a sheet of pictures of each model; a folder
 that is there already is not fitted again.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from judges import Classifier, frechet, images_of, pixels_of, train_classifier
+from judges import Classifier, frechet, images_of, pixels_of, retrieved, train_classifier
 from measuring import markdown
 
 import corecompress
@@ -27,13 +28,16 @@ DRAWN, TIMED = 1000, 200
 
 
 @torch.no_grad()
-def measure(folder: Path, judge: Classifier, real: np.ndarray, asked: list[tuple[str, int]], seed: int) -> dict:
-    """Size, latency, prompt accuracy and Fréchet distance of one folder."""
+def measure(
+    folder: Path, judge: Classifier, real: np.ndarray, shown: list[int], asked: list[tuple[str, int]], seed: int
+) -> dict:
+    """Size, latency, prompt accuracy, retrieval and Fréchet distance of one folder."""
     encoder = open_fitted(folder)
     samples = [encoder.generate(1, prompt=prompt, seed=seed + n)[0] for n, (prompt, _) in enumerate(asked)]
     pixels = pixels_of(samples)
-    said = judge(pixels).argmax(1)
-    right = float((said == torch.tensor([label for _, label in asked])).float().mean())
+    said, features = judge(pixels).argmax(1), judge.body(pixels).numpy()
+    labels = [label for _, label in asked]
+    right = float((said == torch.tensor(labels)).float().mean())
     seconds = []
     for n in range(TIMED):
         begun = time.perf_counter()
@@ -49,7 +53,8 @@ def measure(folder: Path, judge: Classifier, real: np.ndarray, asked: list[tuple
         "latency, p95 ms": 1000 * float(np.percentile(seconds, 95)),
         "images a second": 1 / float(np.median(seconds)),
         "prompt accuracy": right,
-        "Fréchet distance": frechet(real, judge.body(pixels).numpy()),
+        "retrieval@1": retrieved(features, labels, real, shown, 1),
+        "Fréchet distance": frechet(real, features),
     }
 
 
@@ -77,7 +82,9 @@ def main() -> None:
         half = len(real) // 2
         floor = frechet(real[:half], real[half:])
     prompts = [(captions[n % len(captions)], int(labels[n % len(labels)])) for n in range(DRAWN)]
-    rows = {folder.name: measure(folder, judge, real, prompts, asked.seed) for folder in (whole, small)}
+    rows = {
+        folder.name: measure(folder, judge, real, labels.tolist(), prompts, asked.seed) for folder in (whole, small)
+    }
     facts = {"classifier's accuracy on real images": right, "Fréchet distance between halves of them": floor}
     (asked.out / "report.json").write_text(
         json.dumps({**vars(asked), "out": str(asked.out), **facts, "rows": rows}, indent=1)

@@ -1,7 +1,7 @@
 """Text VAEs beside each other on one corpus: encoders, priors, and latents drawn by each prior.
 
     pip install sacrebleu rapidfuzz
-    python tests/benchmarks/text_vaes.py TEXT -o DIR [--seeds 0 1 2] [--steps 1500] [--length 12] [--vocabulary 2000]
+    python tests/benchmarks/text_vaes.py TEXT -o DIR [--seeds 0 1 2] [--steps 1500] [--length 12] [--vocabulary 2000] [--hidden 128]
 
 TEXT: a sentence a line; `tests/benchmarks/austen.py` makes the project's. Every fit is kept in DIR, so a killed run goes on.
 The control `gat(window=0)` hears no neighbour: a network for each position alone. BLEU (0 to 100) and the edit distance
@@ -51,7 +51,9 @@ def with_options(encoder: str, more: str) -> str:
 
 
 def fitted(asked: argparse.Namespace, data: str, encoder: str, prior: str, seed: int) -> Path:
-    spec = with_options(encoder, f"steps={asked.steps}, hidden=128, embedding=64, length={asked.length}")
+    spec = with_options(
+        encoder, f"steps={asked.steps}, hidden={asked.hidden}, embedding={asked.hidden // 2}, length={asked.length}"
+    )
     folder = asked.out / f"{encoder}-{prior}-{seed}".replace("/", "-")
     if not folder.exists():
         corecompress.fit(data, spec, prior, folder, seed=seed, resume=True)
@@ -117,6 +119,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--length", type=int, default=12)
     parser.add_argument("--vocabulary", type=int, default=2000)
+    parser.add_argument(
+        "--hidden", type=int, default=128, help="width of the LSTMs or nodes; word vectors have half of it"
+    )
     parser.add_argument("--encoders", nargs="*", default=ENCODERS)
     parser.add_argument("--priors", nargs="*", default=PRIORS)
     asked = parser.parse_args()

@@ -1,0 +1,129 @@
+"""Emoji from captions, seen and unseen: fit text2image, draw, compress, draw again; one table.
+
+    python tests/benchmarks/emoji_painter.py -o DIR [--encoder 'text2image(likelihood=gaussian)'] [--language en] [--recipe 'vae(bits=4)'] [--seed 0]
+
+Every caption has one picture, so there are no classes to judge by. Retrieval instead: of 500 drawn pictures, the share
+among whose 1 (or 10) nearest real ones is that of the caption that was asked; near in 64 principal components of the
+pictures that it learned from. `seen` captions are of those pictures; `unseen` ones of the evaluation split, whose
+concepts it never saw, as far as it knows all their words. The Fréchet distance is that of the same components, seen
+captions, against the pictures learned from. A folder that is there
+already is not fitted again. Writes report.json, report.md and sheets of what was asked, drawn beside real.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from judges import frechet, pixels_of, retrieved
+from measuring import markdown
+
+import corecompress
+from corecompress.components import Sample
+from corecompress.errors import CorecompressError
+from corecompress.generation import open_fitted
+from corecompress.report.samples import write_samples
+
+COMPONENTS, DRAWN, SHOWN = 64, 500, 50
+
+
+def pictures_of(spec: str, *splits: str) -> tuple[torch.Tensor, list[str]]:
+    """(pixels [n, 3, h, w], captions)."""
+    data = corecompress.open_data(spec)
+    batches = [batch for split in splits for batch in data.batches(0, split)]
+    pixels = torch.from_numpy(np.concatenate([batch["pixel_values"] for batch in batches]))
+    return pixels, [str(caption) for batch in batches for caption in batch["caption"]]
+
+
+class Components:
+    """Pictures as numbers along the directions in which the real ones differ most."""
+
+    def __init__(self, pixels: torch.Tensor):
+        flat = pixels.flatten(1)
+        self.mean = flat.mean(0)
+        self.axes = torch.linalg.svd(flat - self.mean, full_matrices=False).Vh[:COMPONENTS]
+
+    def __call__(self, pixels: torch.Tensor) -> np.ndarray:
+        return ((pixels.flatten(1) - self.mean) @ self.axes.T).numpy()
+
+
+def chosen_of(encoder: object, captions: list[str]) -> list[int]:
+    """Numbers of up to DRAWN captions, spread evenly, with words that the model knows."""
+    found = []
+    for number in range(0, len(captions), max(1, len(captions) // DRAWN)):
+        try:
+            encoder.generate(1, prompt=captions[number], seed=number)
+            found.append(number)
+        except CorecompressError:  # a word that no caption of the training had
+            continue
+    return found[:DRAWN]
+
+
+def measure(
+    folder: Path, space: Components, real: dict[str, tuple[torch.Tensor, list[str]]], seed: int
+) -> dict[str, float]:
+    """Retrieval of seen and unseen captions, and the Fréchet distance."""
+    encoder = open_fitted(folder)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    row: dict[str, float] = {"bytes": size}
+    for name, (pixels, captions) in real.items():
+        numbers = chosen_of(encoder, captions)
+        drawn = [encoder.generate(1, prompt=captions[n], seed=seed + n)[0] for n in numbers]
+        points, among = space(pixels_of(drawn)), space(pixels)
+        asked = [captions[n] for n in numbers]
+        for k in (1, 10):
+            row[f"{name}: retrieval@{k}"] = retrieved(points, asked, among, captions, k)
+        row[f"{name}: prompts"] = len(numbers)
+        if name == "seen":
+            row["Fréchet distance"] = frechet(among, points)
+        step = max(1, len(numbers) // SHOWN)
+        pairs = [sample for at in range(0, len(numbers), step) for sample in (_real(pixels, numbers[at]), drawn[at])]
+        write_samples(pairs[: 2 * SHOWN], folder.parent / f"{folder.name}-{name}.png")
+    return row
+
+
+def _real(pixels: torch.Tensor, number: int) -> Sample:
+    return Sample(image=(pixels[number] * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--encoder", default="text2image(likelihood=gaussian)")
+    parser.add_argument("--language", default="en", choices=["en", "zh", "both"])
+    parser.add_argument("--recipe", default="vae(bits=4)")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    data = f"captioned(size=32, batch=128, language={asked.language}):emoji"
+    asked.out.mkdir(parents=True, exist_ok=True)
+    whole, small = asked.out / "original", asked.out / "compressed"
+    if not whole.exists():
+        corecompress.fit(data, asked.encoder, "gaussian", whole, seed=asked.seed)
+    if not small.exists():
+        corecompress.compress(whole, small, asked.recipe, data=data, evaluated=False)
+    real = {"seen": pictures_of(data, "training", "calibration"), "unseen": pictures_of(data, "evaluation")}
+    space = Components(real["seen"][0])
+    half = space(real["seen"][0])
+    facts = {
+        "Fréchet distance between halves of the real ones": frechet(half[::2], half[1::2]),
+        **{
+            f"retrieval@{k} by chance, {name}": k / len(captions)
+            for name, (_, captions) in real.items()
+            for k in (1, 10)
+        },
+    }
+    rows = {folder.name: measure(folder, space, real, asked.seed) for folder in (whole, small)}
+    (asked.out / "report.json").write_text(
+        json.dumps({**vars(asked), "out": str(asked.out), **facts, "rows": rows}, indent=1)
+    )
+    names = list(rows["original"])
+    lines = markdown(["", *names], [[folder, *(f"{row[name]:,.4g}" for name in names)] for folder, row in rows.items()])
+    lines += ["", *(f"{name}: {value:.4f}" for name, value in facts.items())]
+    (asked.out / "report.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
