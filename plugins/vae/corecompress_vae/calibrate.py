@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,13 @@ from corecompress.components import Job
 from corecompress.hashing import hash_file
 from corecompress_vae.names import stored_names
 from corecompress_vae.passes import MOST, backward, batches, load_model, most, pieces, quiet, why_not
+from corecompress_vae.turns import in_order, one_thread
 from corecompress_vae.watch import Sums, Watch
 
-FORMAT = 5
+FORMAT = 6
 """Of what is kept in the cache."""
+AT_ONCE = 4
+"""Pieces of the data that are run at the same time, at most."""
 ROW_DAMPING = 0.1
 """The same for the Hessian of a group of rows."""
 PAYS = 0.05
@@ -98,7 +102,7 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
         if problem:
             job.progress.note(f"{job.source.name}: {problem}, so vae works without calibration")
             return None
-        with Watch(model) as watch:
+        with one_thread(), Watch(model) as watch:
             job.progress.start("calibrating", tokens or most(first))
             seen = _run(model, watch, job, tokens)
     if not watch.sums:
@@ -106,28 +110,51 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
             f"{job.source.name}: no linear layer or table has a part in its outputs, so vae works without calibration"
         )
         return None
-    names = stored_names(model, (info.name for info in job.tensors))
     job.progress.start("factoring Hessians", len(watch.sums))
-    for parameter, sums in watch.collect():
-        name = names.get(parameter)
-        if name is not None:
-            save(folder, name, replace(factor(sums), turned=parameter in watch.turned))
+    names = stored_names(model, (info.name for info in job.tensors))
+    found = ((folder, names.get(key), sums, key in watch.turned) for key, sums in watch.collect())
+    for _ in in_order(_factor_and_save, found, threads_of(job)):
         job.progress.advance(1)
     (folder / "done.json").write_text(json.dumps({"tokens": seen}))
     return folder
 
 
+def threads_of(job: Job) -> int:
+    """How many pieces are run at once: each has activations of its own in memory."""
+    return 1 if torch.cuda.is_available() else min(job.jobs, AT_ONCE)
+
+
 def _run(model: Any, watch: Watch, job: Job, tokens: int | None) -> int:
     """Forward and backward until `tokens` tokens (or images) are seen; how many were."""
-    generator = torch.Generator().manual_seed(job.seed)
+
+    def run(number: int, part: dict[str, torch.Tensor], count: int) -> int:
+        generator = torch.Generator().manual_seed(seed_of(job, number))
+        with watch.piece(number):
+            backward(model, watch, {key: value.to(model.device) for key, value in part.items()}, generator)
+        return count
+
+    def entered() -> Iterator[tuple[int, dict[str, torch.Tensor], int]]:
+        for number, (part, count) in enumerate(pieces(job, tokens)):
+            watch.turns.enter(number)
+            yield number, part, count
+
     seen = 0
-    for part, count in pieces(job, tokens):
-        backward(model, watch, {key: value.to(model.device) for key, value in part.items()}, generator)
+    for count in in_order(run, entered(), threads_of(job)):
         seen += count
         job.progress.advance(count)
     for sums in watch.sums.values():
         sums.tokens = seen
     return seen
+
+
+def seed_of(job: Job, number: int) -> int:
+    """Of what is drawn for one piece."""
+    return int(np.random.SeedSequence([job.seed, number]).generate_state(1)[0])
+
+
+def _factor_and_save(folder: Path, name: str | None, sums: Sums, turned: bool) -> None:
+    if name is not None:
+        save(folder, name, replace(factor(sums), turned=turned))
 
 
 def digest_of(job: Job, tokens: int | None) -> str:
@@ -150,7 +177,9 @@ def factor(sums: Sums) -> Sensitivity:
     """H⁻¹ = Uᵀ U, U upper: steps are U's diagonal, unit its rows divided by it."""
     u = _inverse_factor(sums.h.double().cpu() / max(sums.tokens, 1), DAMPING)
     steps = u.diagonal().clone()
-    rows = (sums.rows / sums.rows.mean().clamp_min(1e-30)).cpu()
+    mean = sums.rows.mean()
+    # rows that no gradient reached, or one that is no number, are all alike
+    rows = (sums.rows / mean if 0 < mean < torch.inf else torch.ones_like(sums.rows)).cpu()
     together = None if sums.blocks is None else _together(sums.blocks.double().cpu(), len(rows))
     rows, row_unit = (rows, None) if together is None else (together[0], together[1].numpy())
     unit = (u / steps[:, None]).float().numpy()

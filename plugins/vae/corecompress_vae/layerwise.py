@@ -28,9 +28,10 @@ from corecompress.components import Job
 from corecompress_vae.calibrate import digest_of, factor, save
 from corecompress_vae.passes import batches, pieces, why_not_read
 from corecompress_vae.skeleton import Call, CantWalk, Walk
+from corecompress_vae.turns import one_thread
 from corecompress_vae.watch import Watch
 
-FORMAT = 1
+FORMAT = 2
 LOGITS = 256
 """Tokens whose logits are in memory at once."""
 
@@ -54,7 +55,8 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
         if unread := why_not_read(walk.model, first):
             raise CantWalk(unread)
         folder.mkdir(parents=True, exist_ok=True)
-        seen = _Calibration(job, walk, folder, tokens).run(takes)
+        with one_thread():  # sums would depend on how many share them
+            seen = _Calibration(job, walk, folder, tokens).run(takes)
     except CantWalk as problem:
         job.progress.note(f"{job.source.name}: {problem}, so vae works without calibration")
         return None
@@ -176,7 +178,7 @@ class _Calibration:
             square = head.weight.square().sum(1)
             for rows in x[mask].split(LOGITS):
                 p = head(rows).softmax(-1)
-                self.watch.inputs["head"] = rows
+                self.watch.kept.head = rows
                 self.watch.add_head(p, torch.ones(len(rows), dtype=torch.bool))
                 fisher = p @ square - (p @ head.weight).square().sum(1)
                 costs.append(fisher * rows.square().mean(1))

@@ -147,6 +147,7 @@ def backward(model: Any, watch: Watch, batch: dict[str, torch.Tensor], generator
     if logits is None or logits.dim() > 3:  # no classes, or pixels
         pooled = _pooled(out, batch.get("attention_mask"))
         direction = torch.randn(pooled.shape, generator=generator).to(pooled.device)
+        watch.turns.turn_back()
         _pull(pooled, direction)
         return
     rows = _that_count(logits, kept)
@@ -156,6 +157,7 @@ def backward(model: Any, watch: Watch, batch: dict[str, torch.Tensor], generator
         if logits.dim() == 3:
             watch.add_head(p, rows)
         score = draw_score(p, generator)
+    watch.turns.turn_back()
     _pull(asked, score.to(asked.dtype))
 
 

@@ -5,12 +5,16 @@ See calibrate.py for what they mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+
+from corecompress_vae.turns import Turns
 
 PLAIN_SHARE = 0.05
 """β: the plain Hessian's share."""
@@ -62,7 +66,8 @@ class Watch:
         self.sums: dict[str, Sums] = {}
         self.turned: set[str] = set()
         self.head = embeddings_of(model, "output")
-        self.inputs: dict[str, torch.Tensor] = {}
+        self.kept = threading.local()
+        self.turns = Turns()
         self.handles = []
         self.tables: list[tuple[str, torch.nn.Embedding]] = []
         self.lookups = _Lookups(self._on_lookup)
@@ -86,6 +91,12 @@ class Watch:
         for handle in self.handles:
             handle.remove()
 
+    @contextmanager
+    def piece(self, number: int) -> Iterator[None]:
+        """See piece `number` in this thread, whatever the others see meanwhile."""
+        with self.turns.piece(number), _Lookups(self._on_lookup):
+            yield
+
     def _of(self, name: str, n: int, o: int, device: torch.device) -> Sums:
         if name not in self.sums:
             self.sums[name] = Sums(torch.zeros(n, n, device=device), torch.zeros(o, device=device))
@@ -97,19 +108,21 @@ class Watch:
                 # behind pixels nothing asks for a gradient yet; a clone, since what follows may write into it
                 out = out if out.requires_grad else out.detach().requires_grad_(True).clone()
                 x = args[0].detach()
+                self.turns.expect(name)
                 out.register_hook(lambda g: self._add(name, module, x, g.detach()))
             return out
 
         return hook
 
     def _add(self, name: str, module: Any, x: torch.Tensor, g: torch.Tensor) -> None:
-        if not isinstance(module, CONVOLUTIONS):
-            self._add_tokens(name, x.flatten(0, -2)[:, None], g.flatten(0, -2))
-            return
-        if x.dim() == len(module.kernel_size) + 1:
-            x, g = x[None], g[None]
-        for image, outputs in zip(x, g, strict=True):  # one by one: patches are a kernel's size larger than images
-            self._add_tokens(name, _patches(image, module), outputs.flatten(1).T)
+        with self.turns.of(name):
+            if not isinstance(module, CONVOLUTIONS):
+                self._add_tokens(name, x.flatten(0, -2)[:, None], g.flatten(0, -2))
+                return
+            if x.dim() == len(module.kernel_size) + 1:
+                x, g = x[None], g[None]
+            for image, outputs in zip(x, g, strict=True):  # one by one: patches are a kernel's size larger than images
+                self._add_tokens(name, _patches(image, module), outputs.flatten(1).T)
 
     def _add_tokens(self, name: str, x: torch.Tensor, g: torch.Tensor) -> None:
         """x [t, groups, n], g [t, o]: of grouped convolutions every group has inputs of its own; h is their mean."""
@@ -131,30 +144,35 @@ class Watch:
             return out
         ids, size = indices.detach().flatten(), len(weight)
         out = out.detach().requires_grad_(True)
+        self.turns.expect(name)
         out.register_hook(lambda g: self._add_embedding(name, size, ids, g.detach().reshape(-1, g.shape[-1])))
         return out
 
     def _add_embedding(self, name: str, size: int, ids: torch.Tensor, g: torch.Tensor) -> None:
-        sums = self._of(name, g.shape[1], size, g.device)
         alive = (g != 0).any(1).float()
-        sums.h.addmm_(g.float().T, g.float())
-        sums.rows.index_add_(0, ids, alive)
+        with self.turns.of(name):
+            sums = self._of(name, g.shape[1], size, g.device)
+            sums.h.addmm_(g.float().T, g.float())
+            sums.rows.index_add_(0, ids, alive)
 
     def _keep_head(self, module: Any, args: Any, out: torch.Tensor) -> None:
-        self.inputs["head"] = args[0].detach().flatten(0, -2)
+        self.kept.head = args[0].detach().flatten(0, -2)
 
     def add_head(self, p: torch.Tensor, rows: torch.Tensor) -> None:
         """The head's part, from probabilities [t, V] and which of its inputs they belong to, with the label's
         expectation taken exactly: E g_i² = p_i (1 − p_i)."""
-        if self.head is None or "head" not in self.inputs:
+        if self.head is None or getattr(self.kept, "head", None) is None:
             return
-        x = self.inputs.pop("head")[rows]
+        x, self.kept.head = self.kept.head[rows], None
         square = p * p
-        sums = self._of(self.head_name + "#head", x.shape[1], p.shape[1], x.device)
         spread = (1 - square.sum(1)).clamp_min(0) / p.shape[1]
         weighted = x.float() * spread.sqrt()[:, None]
-        sums.h.addmm_(weighted.T, weighted)
-        sums.rows += p.sum(0) - square.sum(0)
+        name = self.head_name + "#head"
+        self.turns.expect(name)
+        with self.turns.of(name):
+            sums = self._of(name, x.shape[1], p.shape[1], x.device)
+            sums.h.addmm_(weighted.T, weighted)
+            sums.rows += p.sum(0) - square.sum(0)
 
     def collect(self) -> Iterable[tuple[str, Sums]]:
         """(parameter, sums): a table that is input and head, tied or not, once under each of its names."""
