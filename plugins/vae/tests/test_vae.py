@@ -183,9 +183,9 @@ def test_a_model_that_takes_no_tokens_goes_the_data_free_way(way: str, tmp_path:
 @pytest.mark.parametrize("way", ["gradients", "layers"])
 def test_threads_and_runs_make_the_same_bytes(way: str, tmp_path: Path, cli: Callable[..., Any]) -> None:
     # wide enough that libraries share a product or a sum among threads where they are allowed to
-    source = vae_models.llama(tmp_path / "source", hidden_size=512, intermediate_size=768)
+    source = vae_models.llama(tmp_path / "source", hidden_size=512, num_hidden_layers=1)
     data = f"text(length=128):{tiny.corpus(tmp_path / 'text.txt', documents=400)}"
-    recipe = f"vae(bits=4, calibration={way}, calibration_tokens=4000)"
+    recipe = f"vae(bits=4, quantizer=scalar, calibration={way}, calibration_tokens=4000)"
     made = []
     for jobs, threads in (("1", "1"), ("2", "2")):
         out = tmp_path / f"out{jobs}"
