@@ -39,7 +39,7 @@ from corecompress.components import Job
 from corecompress.hashing import hash_file
 from corecompress_vae.names import stored_names
 from corecompress_vae.passes import MOST, backward, batches, load_model, most, pieces, quiet, why_not
-from corecompress_vae.turns import in_order, one_thread
+from corecompress_vae.turns import in_order
 from corecompress_vae.watch import Sums, Watch
 
 FORMAT = 6
@@ -102,7 +102,7 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
         if problem:
             job.progress.note(f"{job.source.name}: {problem}, so vae works without calibration")
             return None
-        with one_thread(), Watch(model) as watch:
+        with Watch(model) as watch:
             job.progress.start("calibrating", tokens or most(first))
             seen = _run(model, watch, job, tokens)
     if not watch.sums:

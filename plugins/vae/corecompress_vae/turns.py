@@ -95,7 +95,7 @@ def one_thread() -> Iterator[None]:
 
 def in_order(work: Callable[..., Any], items: Iterable[tuple[Any, ...]], threads: int) -> Iterator[Any]:
     """work(*item) of every item, results in their order, `threads` at a time, each with one thread of torch's."""
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         waiting: deque[Future[Any]] = deque()
         for item in items:
             if len(waiting) >= threads:
