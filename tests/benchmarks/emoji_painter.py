@@ -11,13 +11,11 @@ already is not fitted again. Writes report.json, report.md and sheets of what wa
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from judges import frechet, pixels_of, retrieved
-from measuring import markdown
+from judges import fitted_and_compressed, frechet, pixels_of, retrieved, write_report
 
 import corecompress
 from corecompress.components import Sample
@@ -97,17 +95,12 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     data = f"captioned(size=32, batch=128, language={asked.language}):emoji"
-    asked.out.mkdir(parents=True, exist_ok=True)
-    whole, small = asked.out / "original", asked.out / "compressed"
-    if not whole.exists():
-        corecompress.fit(data, asked.encoder, "gaussian", whole, seed=asked.seed)
-    if not small.exists():
-        corecompress.compress(whole, small, asked.recipe, data=data, evaluated=False)
+    whole, small = fitted_and_compressed(asked, data)
     real = {"seen": pictures_of(data, "training", "calibration"), "unseen": pictures_of(data, "evaluation")}
     space = Components(real["seen"][0])
-    half = space(real["seen"][0])
+    points = space(real["seen"][0])
     facts = {
-        "Fréchet distance between halves of the real ones": frechet(half[::2], half[1::2]),
+        "Fréchet distance between halves of the real ones": frechet(points[::2], points[1::2]),
         **{
             f"retrieval@{k} by chance, {name}": k / len(captions)
             for name, (_, captions) in real.items()
@@ -115,14 +108,7 @@ def main() -> None:
         },
     }
     rows = {folder.name: measure(folder, space, real, asked.seed) for folder in (whole, small)}
-    (asked.out / "report.json").write_text(
-        json.dumps({**vars(asked), "out": str(asked.out), **facts, "rows": rows}, indent=1)
-    )
-    names = list(rows["original"])
-    lines = markdown(["", *names], [[folder, *(f"{row[name]:,.4g}" for name in names)] for folder, row in rows.items()])
-    lines += ["", *(f"{name}: {value:.4f}" for name, value in facts.items())]
-    (asked.out / "report.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    write_report(asked, facts, rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,14 @@
-"""What says how good generated images are: a classifier of the real ones, and the Fréchet distance of features."""
+"""What says how good generated images are: a classifier of the real ones, retrieval and the Fréchet distance of features;
+and what painter.py and emoji_painter.py share."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from measuring import markdown
 from torch import nn
 
 import corecompress
@@ -66,3 +73,25 @@ def retrieved(drawn: np.ndarray, asked: list, real: np.ndarray, shown: list, k: 
     distances = np.square(drawn[:, None] - real[None]).sum(2)
     nearest = np.argpartition(distances, k - 1, axis=1)[:, :k]
     return float(np.mean([any(shown[j] == want for j in row) for row, want in zip(nearest, asked, strict=True)]))
+
+
+def fitted_and_compressed(asked: argparse.Namespace, data: str) -> tuple[Path, Path]:
+    """The folders of a model and of what compression, calibrated on the same data, made of it; those there are kept."""
+    asked.out.mkdir(parents=True, exist_ok=True)
+    whole, small = asked.out / "original", asked.out / "compressed"
+    if not whole.exists():
+        corecompress.fit(data, asked.encoder, "gaussian", whole, seed=asked.seed)
+    if not small.exists():
+        corecompress.compress(whole, small, asked.recipe, data=data, evaluated=False)
+    return whole, small
+
+
+def write_report(asked: argparse.Namespace, facts: dict[str, float], rows: dict[str, dict[str, Any]]) -> None:
+    """report.json, and report.md as a table with a row a folder, printed as well."""
+    said = {**vars(asked), "out": str(asked.out), **facts, "rows": rows}
+    (asked.out / "report.json").write_text(json.dumps(said, indent=1))
+    names = list(next(iter(rows.values())))
+    lines = markdown(["", *names], [[folder, *(f"{row[name]:,.4g}" for name in names)] for folder, row in rows.items()])
+    lines += ["", *(f"{name}: {value:.4f}" for name, value in facts.items())]
+    (asked.out / "report.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))

@@ -11,16 +11,22 @@ that is there already is not fitted again.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from judges import Classifier, frechet, images_of, pixels_of, retrieved, train_classifier
-from measuring import markdown
+from judges import (
+    Classifier,
+    fitted_and_compressed,
+    frechet,
+    images_of,
+    pixels_of,
+    retrieved,
+    train_classifier,
+    write_report,
+)
 
-import corecompress
 from corecompress.generation import open_fitted
 from corecompress.report.samples import write_samples
 
@@ -67,12 +73,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    whole, small = asked.out / "original", asked.out / "compressed"
-    if not whole.exists():
-        corecompress.fit(asked.data, asked.encoder, "gaussian", whole, seed=asked.seed)
-    if not small.exists():
-        corecompress.compress(whole, small, asked.recipe, data=asked.data, evaluated=False)
+    whole, small = fitted_and_compressed(asked, asked.data)
     pixels, labels, _ = images_of(asked.data, "training", "calibration")
     judge = train_classifier(pixels, labels)
     pixels, labels, captions = images_of(asked.data, "evaluation")
@@ -86,14 +87,7 @@ def main() -> None:
         folder.name: measure(folder, judge, real, labels.tolist(), prompts, asked.seed) for folder in (whole, small)
     }
     facts = {"classifier's accuracy on real images": right, "Fréchet distance between halves of them": floor}
-    (asked.out / "report.json").write_text(
-        json.dumps({**vars(asked), "out": str(asked.out), **facts, "rows": rows}, indent=1)
-    )
-    names = list(rows["original"])
-    lines = markdown(["", *names], [[folder, *(f"{row[name]:,.4g}" for name in names)] for folder, row in rows.items()])
-    lines += ["", *(f"{name}: {value:.4f}" for name, value in facts.items())]
-    (asked.out / "report.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    write_report(asked, facts, rows)
 
 
 if __name__ == "__main__":
