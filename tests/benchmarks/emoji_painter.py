@@ -6,8 +6,8 @@ Every caption has one picture, so there are no classes to judge by. Retrieval in
 among whose 1 (or 10) nearest real ones is that of the caption that was asked; near in 64 principal components of the
 pictures that it learned from. `seen` captions are of those pictures; `unseen` ones of the evaluation split, whose
 concepts it never saw, as far as it knows all their words. The Fréchet distance is that of the same components, seen
-captions, against the pictures learned from. A folder that is there
-already is not fitted again. Writes report.json, report.md and sheets of what was asked, drawn beside real.
+captions, against the pictures learned from. A folder that is there already is not fitted again. Writes report.json,
+report.md and sheets of what was asked, real beside drawn.
 """
 
 import argparse
@@ -15,23 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from judges import fitted_and_compressed, frechet, pixels_of, retrieved, write_report
+from judges import fitted_and_compressed, frechet, images_of, pixels_of, retrieved, write_report
 
-import corecompress
 from corecompress.components import Sample
-from corecompress.errors import CorecompressError
 from corecompress.generation import open_fitted
 from corecompress.report.samples import write_samples
+from corecompress_generative.images.text2image import words_of
 
 COMPONENTS, DRAWN, SHOWN = 64, 500, 50
-
-
-def pictures_of(spec: str, *splits: str) -> tuple[torch.Tensor, list[str]]:
-    """(pixels [n, 3, h, w], captions)."""
-    data = corecompress.open_data(spec)
-    batches = [batch for split in splits for batch in data.batches(0, split)]
-    pixels = torch.from_numpy(np.concatenate([batch["pixel_values"] for batch in batches]))
-    return pixels, [str(caption) for batch in batches for caption in batch["caption"]]
 
 
 class Components:
@@ -46,16 +37,10 @@ class Components:
         return ((pixels.flatten(1) - self.mean) @ self.axes.T).numpy()
 
 
-def chosen_of(encoder: object, captions: list[str]) -> list[int]:
-    """Numbers of up to DRAWN captions, spread evenly, with words that the model knows."""
-    found = []
-    for number in range(0, len(captions), max(1, len(captions) // DRAWN)):
-        try:
-            encoder.generate(1, prompt=captions[number], seed=number)
-            found.append(number)
-        except CorecompressError:  # a word that no caption of the training had
-            continue
-    return found[:DRAWN]
+def chosen_of(known: set[str], captions: list[str]) -> list[int]:
+    """Numbers of up to DRAWN captions, spread evenly, all of whose words are known."""
+    spread = range(0, len(captions), max(1, len(captions) // DRAWN))
+    return [number for number in spread if known.issuperset(words_of(captions[number]))][:DRAWN]
 
 
 def measure(
@@ -66,7 +51,7 @@ def measure(
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     row: dict[str, float] = {"bytes": size}
     for name, (pixels, captions) in real.items():
-        numbers = chosen_of(encoder, captions)
+        numbers = chosen_of(set(encoder.words), captions)
         drawn = [encoder.generate(1, prompt=captions[n], seed=seed + n)[0] for n in numbers]
         points, among = space(pixels_of(drawn)), space(pixels)
         asked = [captions[n] for n in numbers]
@@ -96,7 +81,8 @@ def main() -> None:
     torch.set_num_threads(1)
     data = f"captioned(size=32, batch=128, language={asked.language}):emoji"
     whole, small = fitted_and_compressed(asked, data)
-    real = {"seen": pictures_of(data, "training", "calibration"), "unseen": pictures_of(data, "evaluation")}
+    splits = {"seen": ("training", "calibration"), "unseen": ("evaluation",)}
+    real = {name: images_of(data, *which)[::2] for name, which in splits.items()}
     space = Components(real["seen"][0])
     points = space(real["seen"][0])
     facts = {

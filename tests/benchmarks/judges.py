@@ -18,11 +18,11 @@ FEATURES = 64
 
 
 def images_of(spec: str, *splits: str) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """(pixels [n, c, h, w], classes [n], captions) of some splits."""
+    """(pixels [n, c, h, w], classes [n] or, where there are none, [0], captions) of some splits."""
     data = corecompress.open_data(spec)
     batches = [batch for split in splits for batch in data.batches(0, split)]
     pixels = torch.from_numpy(np.concatenate([batch["pixel_values"] for batch in batches]))
-    labels = torch.from_numpy(np.concatenate([batch["label"] for batch in batches]))
+    labels = torch.from_numpy(np.concatenate([batch.get("label", np.empty(0, np.int64)) for batch in batches]))
     return pixels, labels, [str(caption) for batch in batches for caption in batch["caption"]]
 
 
