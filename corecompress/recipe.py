@@ -86,10 +86,13 @@ def parse_spec(text: str) -> Spec:
 
 def parse_data(text: str) -> tuple[Spec, str]:
     """A data SPEC, `name:source` or `name(option=value):source` -> (component, source)."""
+    mend = CorecompressError(f"--data '{text}': write NAME:SOURCE, for example text:corpus.txt")
+    if not text.strip():
+        raise mend
     parser = _Parser(text)
     spec = parser.spec()
     if not parser.rest().startswith(":") or not parser.rest()[1:].strip():
-        raise CorecompressError(f"--data '{text}': write NAME:SOURCE, for example text:corpus.txt")
+        raise mend
     return spec, parser.rest()[1:].strip()
 
 

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from corecompress.components import Job
 from corecompress.hashing import hash_file
 from corecompress_vae.names import stored_names
-from corecompress_vae.passes import MOST, backward, batches, load_model, most, pieces, quiet, why_not
+from corecompress_vae.passes import MOST, backward, batches, enough_memory, load_model, most, pieces, quiet, why_not
 from corecompress_vae.turns import in_order
 from corecompress_vae.watch import Sums, Watch
 
@@ -94,7 +94,7 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     model = load_model(job)
-    with quiet(model):
+    with quiet(model), enough_memory():
         first = next(iter(batches(job)), {})
         problem = why_not(model, first)
         if problem and model.dtype != torch.float32:

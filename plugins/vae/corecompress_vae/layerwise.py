@@ -26,7 +26,7 @@ import torch
 
 from corecompress.components import Job
 from corecompress_vae.calibrate import digest_of, factor, save
-from corecompress_vae.passes import batches, pieces, why_not_read
+from corecompress_vae.passes import batches, enough_memory, pieces, why_not_read
 from corecompress_vae.skeleton import Call, CantWalk, Walk
 from corecompress_vae.turns import one_thread
 from corecompress_vae.watch import Watch
@@ -55,7 +55,7 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
         if unread := why_not_read(walk.model, first):
             raise CantWalk(unread)
         folder.mkdir(parents=True, exist_ok=True)
-        with one_thread():  # sums would depend on how many share them
+        with enough_memory(), one_thread():  # sums would depend on how many share them
             seen = _Calibration(job, walk, folder, tokens).run(takes)
     except CantWalk as problem:
         job.progress.note(f"{job.source.name}: {problem}, so vae works without calibration")

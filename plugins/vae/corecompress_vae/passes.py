@@ -66,6 +66,25 @@ def quiet(model: Any) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raises CorecompressError with the mend where memory runs out meanwhile."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as problem:
+        if not _is_of_memory(problem):
+            raise
+        raise CorecompressError(
+            "--data: calibration ran out of memory; try --jobs 1, shorter texts (text(length=512):FILE), "
+            "or vae(calibration=layers), which needs less"
+        ) from None
+
+
+def _is_of_memory(problem: Exception) -> bool:
+    """Of a CPU's allocator torch raises a plain RuntimeError."""
+    return isinstance(problem, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(problem)
+
+
 def why_not_read(model: Any, batch: Mapping[str, Any]) -> str:
     """Why the model's forward takes nothing of such a batch (`attention_mask` alone is not enough of a text); nothing,
     if it does."""
@@ -77,7 +96,10 @@ def why_not_read(model: Any, batch: Mapping[str, Any]) -> str:
 
 
 def why_failed(batch: Mapping[str, Any], problem: Exception) -> str:
-    """What to say of an error that the model's forward raised on such a batch."""
+    """What to say of an error that the model's forward raised on such a batch. Raises it if it is of memory: the
+    model could run."""
+    if _is_of_memory(problem):
+        raise problem
     reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
     return f"its forward can't run on what --data holds ({', '.join(batch)}: {reason})"
 

@@ -35,8 +35,13 @@ def rotate_back(rows: NDArray[np.float32], name: str) -> None:
 
 def rotate_factor(unit: NDArray[np.float32], steps: NDArray[np.float32], name: str) -> tuple[NDArray[np.float32], ...]:
     """(unit, steps) of the rotated matrix: H⁻¹ = Uᵀ U becomes (U Rᵀ)ᵀ (U Rᵀ), whose factor is that of a QR."""
-    turned = rotate(unit * steps[:, None], name).astype(np.float64)
-    upper = np.linalg.qr(turned, mode="r")
+    import torch
+
+    from corecompress_vae.turns import one_thread
+
+    turned = torch.from_numpy(rotate(unit * steps[:, None], name)).double()
+    with one_thread():  # numpy's has as many threads as its library likes, and sums that depend on that
+        upper = torch.linalg.qr(turned, mode="r").R.numpy()
     upper *= np.sign(np.diag(upper))[:, None]
     diagonal = np.diag(upper)
     return (upper / diagonal[:, None]).astype(np.float32), diagonal.astype(np.float32)

@@ -80,9 +80,10 @@ class Alike:
 
 
 class Calibrated:
-    """From Hessians in `folder`; what calibration could not look at gets the median ratio of step to width."""
+    """From Hessians in `folder`; what calibration could not look at gets the median ratio of step to width, or, where
+    it saw none of the matrices, what `alike` says."""
 
-    def __init__(self, folder: Path, widths: dict[str, Widths]):
+    def __init__(self, folder: Path, widths: dict[str, Widths], alike: Alike):
         from corecompress_vae import calibrate
 
         self._load, self.folder = calibrate.load, folder
@@ -91,7 +92,7 @@ class Calibrated:
             found = self._load(folder, name)
             if found is not None and width.whole > 0:
                 ratios.append(float(np.exp(np.log(found.steps.astype(np.float64)).mean())) / width.whole)
-        self.alike = Alike(widths, 1.0, float(np.median(ratios))) if ratios else Alike(widths)
+        self.alike = Alike(widths, 1.0, float(np.median(ratios))) if ratios else alike
 
     def get(self, name: str) -> Sensitivity:
         found = self._load(self.folder, name)
@@ -128,9 +129,8 @@ def of(job: Job, matrices: list[TensorInfo], way: str, tokens: int | None) -> So
     """Calibrated where the job has data (way: "gradients" or "layers"), alike otherwise."""
     widths = {info.name: _widths(job, info) for info in matrices}
     folder = None if job.data is None else _calibrated(job, way, tokens)
-    if folder is None:
-        return Alike(widths, factors=table_steps(job.source.config, matrices))
-    return Calibrated(folder, widths)
+    alike = Alike(widths, factors=table_steps(job.source.config, matrices))
+    return alike if folder is None else Calibrated(folder, widths, alike)
 
 
 def _calibrated(job: Job, way: str, tokens: int | None) -> Path | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,6 +206,44 @@ def test_threads_and_runs_make_the_same_bytes(way: str, tmp_path: Path, cli: Cal
     other = tmp_path / "other"
     assert cli(*arguments[:3], other, *arguments[4:], "--seed", "1").returncode == 0
     assert (other / "corecompress.safetensors").read_bytes() != made[0]
+
+
+@pytest.mark.parametrize("options", ["encoder=mlp-vae(steps=40)", "rotation=hadamard, quantizer=scalar"])
+def test_threads_make_the_same_codec(options: str, tmp_path: Path, cli: Callable[..., Any]) -> None:
+    source = vae_models.llama(tmp_path / "source", hidden_size=256, num_hidden_layers=1)
+    data = f"text(length=128):{tiny.corpus(tmp_path / 'text.txt', documents=100)}"
+    recipe = f"vae(bits=5, calibration_tokens=1000, {options})"
+    made = []
+    for threads in "12":
+        out = tmp_path / f"out{threads}"
+        environment = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        arguments = ("compress", source, "-o", out, "-r", recipe, "--data", data, "-j", threads, "--no-evaluate", "-q")
+        done = cli(*arguments, **environment)
+        assert done.returncode == 0, done.stderr
+        made.append((out / "corecompress.safetensors").read_bytes())
+    assert made[0] == made[1]
+
+
+def test_calibration_without_enough_memory_says_what_needs_less(tmp_path: Path) -> None:
+    """Windows of 8,192 tokens have attention matrices of a gigabyte a layer; the process may take half of that."""
+    source = vae_models.llama(tmp_path / "source", max_position_embeddings=8192)
+    data = f"text(length=8192):{tiny.corpus(tmp_path / 'text.txt', documents=2000)}"
+    code = f"""
+import resource, torch, transformers, corecompress
+from corecompress.errors import CorecompressError
+from pathlib import Path
+transformers.LlamaForCausalLM.from_pretrained({str(source)!r})
+now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + (1 << 29), now + (1 << 29)))
+try:
+    corecompress.compress({str(source)!r}, {str(tmp_path / "out")!r}, "vae(bits=4)", data={data!r}, jobs=1)
+except CorecompressError as problem:
+    print(problem)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "calibration ran out of memory" in done.stdout, done.stderr
+    assert "calibration=layers" in done.stdout
+    assert not (tmp_path / "out").exists()
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=SKIP)

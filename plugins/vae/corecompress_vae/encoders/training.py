@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from corecompress.components import Batch, Data, Progress
 from corecompress.errors import CorecompressError
+from corecompress_vae.turns import one_thread
 
 SAVE_EVERY = 250
 """Steps between two checkpoints."""
@@ -68,20 +69,21 @@ def train(net: Any, prior: Any, data: Data, plan: Plan, progress: Progress) -> d
     progress.start("training", plan.steps)
     progress.advance(state.step)
     ends = None if plan.seconds is None else time.monotonic() + plan.seconds
-    while state.step < plan.steps and not _is_reached(state, plan):
-        if ends is not None and time.monotonic() > ends:
-            progress.note(f"stopped by time at step {state.step} of {plan.steps}")
-            break
-        x = next(batches).to(device)
-        bits, error = _forward(net, prior, x, plan.seed * 1_000_003 + state.step)
-        _descend(state, bits + plan.distortion * error, _rate(plan, state.step))
-        progress.advance(1)
-        if plan.scratch is not None and state.step % SAVE_EVERY == 0:
-            _save(plan.scratch, state)
-    _check_reached(state, plan)
-    net.to("cpu").eval()
-    prior.to("cpu")
-    return {"steps": state.step, "loss": state.loss, **_held_out(net, prior, data, plan)}
+    with one_thread():  # the same weights on every number of threads; networks this small gain nothing from more
+        while state.step < plan.steps and not _is_reached(state, plan):
+            if ends is not None and time.monotonic() > ends:
+                progress.note(f"stopped by time at step {state.step} of {plan.steps}")
+                break
+            x = next(batches).to(device)
+            bits, error = _forward(net, prior, x, plan.seed * 1_000_003 + state.step)
+            _descend(state, bits + plan.distortion * error, _rate(plan, state.step))
+            progress.advance(1)
+            if plan.scratch is not None and state.step % SAVE_EVERY == 0:
+                _save(plan.scratch, state)
+        _check_reached(state, plan)
+        net.to("cpu").eval()
+        prior.to("cpu")
+        return {"steps": state.step, "loss": state.loss, **_held_out(net, prior, data, plan)}
 
 
 @torch.no_grad()
