@@ -1,5 +1,5 @@
-"""What says how good generated images are: a classifier of the real ones, retrieval and the Fréchet distance of features;
-and what painter.py and emoji_painter.py share."""
+"""What says how good generated images and texts are: a classifier of the real ones, retrieval and the Fréchet distance of
+features, a language model of generated sentences; and what painter.py and emoji_painter.py share."""
 
 import argparse
 import json
@@ -57,6 +57,44 @@ def train_classifier(pixels: torch.Tensor, labels: torch.Tensor, epochs: int = 8
             nn.functional.cross_entropy(model(pixels[chosen]), labels[chosen]).backward()
             optimizer.step()
     return model.eval()
+
+
+class LanguageModel(nn.Module):
+    """The next word of a sentence, by an LSTM; word 0 stands in front of sentences and behind them."""
+
+    def __init__(self, words: int):
+        super().__init__()
+        self.embedding, self.lstm = nn.Embedding(words, 64), nn.LSTM(64, 128, batch_first=True)
+        self.head = nn.Linear(128, words)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """-log p of each word of ids [n, t] (0 behind the end), nats: [words that count]."""
+        before = nn.functional.pad(ids, (1, 0))[:, :-1]
+        logits = self.head(nn.functional.dropout(self.lstm(self.embedding(before))[0], 0.3, self.training))
+        losses = nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view_as(ids)
+        counts = nn.functional.pad(ids != 0, (1, 0), value=True)[:, :-1]  # the first 0 is the sentence's end
+        return losses[counts]
+
+
+def reverse_perplexity(learned: list[str], real: list[str], vocabulary: dict[str, int], epochs: int = 8) -> float:
+    """Perplexity of real sentences, of a word and the end, to a language model that has learned from others."""
+    length = 1 + max(len(sentence.split()) for sentence in (*learned, *real))
+
+    def ids_of(sentences: list[str]) -> torch.Tensor:
+        rows = [[vocabulary[word] for word in sentence.split()] for sentence in sentences]
+        return torch.tensor([row + [0] * (length - len(row)) for row in rows])
+
+    torch.manual_seed(0)
+    model, ids = LanguageModel(1 + len(vocabulary)), ids_of(learned)
+    optimizer = torch.optim.Adam(model.parameters(), 2e-3)
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(ids)).split(64):
+            optimizer.zero_grad()
+            model(ids[chosen]).mean().backward()
+            optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        return float(model(ids_of(real)).mean().exp())
 
 
 def frechet(one: np.ndarray, other: np.ndarray) -> float:

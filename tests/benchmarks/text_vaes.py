@@ -8,7 +8,8 @@ The control `gat(window=0)` hears no neighbour: a network for each position alon
 (words, over the length of the longer) are between sentences of the evaluation split and what comes back when the mean of
 the posterior alone is told. Latents: Fréchet distance (of k numbers) between those of the evaluation split and as many
 draws of N(0, I), of a Gaussian with their mean and covariance, and of the `gan`; the floor is that of one half of the
-split against the other. Writes table.md and results.json.
+split against the other. Reverse perplexity: of the evaluation split's sentences, to a language model that has learned
+from as many sentences as the training split has, made of those latents. Writes table.md and results.json.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import sacrebleu
 import torch
-from judges import frechet
+from judges import frechet, reverse_perplexity
 from measuring import markdown
 from rapidfuzz.distance import Levenshtein
 
@@ -89,26 +90,53 @@ def row(found: list[dict[str, Any]]) -> dict[str, str]:
     return shown
 
 
+def real_latents(encoder: Any, data: str, split: str, seed: int) -> tuple[np.ndarray, list[str]]:
+    """(a draw of each sentence's posterior [n, k], in an order of the seed's; the sentences) of a split."""
+    torch.manual_seed(seed)
+    parts, sentences = [], []
+    with torch.no_grad():
+        for batch in corecompress.open_data(data).batches(0, split):
+            inputs = encoder.take(batch)
+            mean, log_deviation = encoder.model.posterior(inputs)
+            parts.append(mean + log_deviation.exp() * torch.randn_like(mean))
+            sentences += [sample.text for sample in encoder.originals(inputs)]
+    real = torch.cat(parts).numpy().astype(np.float64)
+    return real[np.random.default_rng(seed).permutation(len(real))], sentences
+
+
+def draws_of(encoder: Any, real: np.ndarray, n: int, seed: int) -> dict[str, np.ndarray]:
+    """n latents of each source; matched: to the real ones' mean and covariance."""
+    rng = np.random.default_rng(seed + 1)
+    matched = rng.multivariate_normal(real.mean(0), np.cov(real.T), n)
+    return {
+        "N(0, I)": rng.standard_normal((n, real.shape[1])),
+        "matched Gaussian": matched,
+        "gan": encoder._draw(n, seed).numpy().astype(np.float64),
+    }
+
+
 def latents_table(folder: Path, data: str, seed: int) -> dict[str, float]:
     """Fréchet distances of draws to the evaluation split's latents (draws of the posterior)."""
     encoder = open_fitted(folder)
-    torch.manual_seed(seed)
-    parts = []
-    with torch.no_grad():
-        for batch in corecompress.open_data(data).batches(0, "evaluation"):
-            mean, log_deviation = encoder.model.posterior(encoder.take(batch))
-            parts.append(mean + log_deviation.exp() * torch.randn_like(mean))
-    real = torch.cat(parts).numpy().astype(np.float64)
-    real = real[np.random.default_rng(seed).permutation(len(real))]
+    real, _ = real_latents(encoder, data, "evaluation", seed)
     half = len(real) // 2
-    rng = np.random.default_rng(seed + 1)
-    matched = rng.multivariate_normal(real[:half].mean(0), np.cov(real[:half].T), half)
-    return {
-        "floor": frechet(real[:half], real[half : 2 * half]),
-        "N(0, I)": frechet(real[half : 2 * half], rng.standard_normal((half, real.shape[1]))),
-        "matched Gaussian": frechet(real[half : 2 * half], matched),
-        "gan": frechet(real[half : 2 * half], encoder._draw(half, seed).numpy().astype(np.float64)),
-    }
+    found = {"floor": frechet(real[:half], real[half : 2 * half])}
+    for name, drawn in draws_of(encoder, real[:half], half, seed).items():
+        found[name] = frechet(real[half : 2 * half], drawn)
+    return found
+
+
+def sentences_table(folder: Path, data: str, seed: int) -> dict[str, float]:
+    """Reverse perplexities of sentences made of such draws; floor: of the training split's own."""
+    encoder = open_fitted(folder)
+    real, learned = real_latents(encoder, data, "training", seed)
+    _, held = real_latents(encoder, data, "evaluation", seed)
+    sources = {"floor": learned}
+    for name, drawn in draws_of(encoder, real, len(learned), seed).items():
+        sources[name] = [sample.text for sample in encoder.decode(drawn.astype(np.float32))]
+    words = sorted({word for some in (held, *sources.values()) for sentence in some for word in sentence.split()})
+    vocabulary = {word: number for number, word in enumerate(words, 1)}
+    return {name: reverse_perplexity(some, held, vocabulary) for name, some in sources.items()}
 
 
 def main() -> None:
@@ -136,14 +164,14 @@ def main() -> None:
         folders = [fitted(asked, data, encoder, prior, seed) for seed in asked.seeds]
         rows[f"{encoder}, {prior}"] = row([figures_of(folder, data) for folder in folders])
     lines = markdown(["", *SHOWN.values()], [[name, *found.values()] for name, found in rows.items()])
-    drawn: dict[int, dict[str, float]] = {}
-    if "gan" in asked.priors:
-        for seed in asked.seeds:
-            found = latents_table(fitted(asked, data, asked.encoders[0], "gan", seed), data, seed)
-            drawn[seed] = found
-            shown = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
-            lines += ["", f"Fréchet distance of latents, seed {seed}: {shown}"]
-    (asked.out / "results.json").write_text(json.dumps({"data": data, "rows": rows, "latents": drawn}, indent=1))
+    drawn: dict[str, dict[int, dict[str, float]]] = {"Fréchet distance of latents": {}, "reverse perplexity": {}}
+    for seed in asked.seeds if "gan" in asked.priors else ():
+        folder = fitted(asked, data, asked.encoders[0], "gan", seed)
+        for (what, kept), table in zip(drawn.items(), (latents_table, sentences_table), strict=True):
+            kept[seed] = table(folder, data, seed)
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in kept[seed].items())
+            lines += ["", f"{what}, seed {seed}: {shown}"]
+    (asked.out / "results.json").write_text(json.dumps({"data": data, "rows": rows, "drawn": drawn}, indent=1))
     (asked.out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
