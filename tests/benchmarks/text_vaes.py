@@ -30,6 +30,8 @@ from corecompress.generation import open_fitted
 
 ENCODERS = ("lstm", "gat", "gat(window=0)", "lstm(annealing=none, pretrain=0, free_bits=0, word_dropout=0)")
 PRIORS = ("gaussian", "hadamard", "laplace", "gan")
+UNKNOWN = "<unk>"
+"""Which `generate` never writes, so sentences with it count on neither side."""
 BATCHES = 8
 """Of 64 sentences of the evaluation split, whose reconstructions are compared."""
 SHOWN = {
@@ -131,9 +133,11 @@ def sentences_table(folder: Path, data: str, seed: int) -> dict[str, float]:
     encoder = open_fitted(folder)
     real, learned = real_latents(encoder, data, "training", seed)
     _, held = real_latents(encoder, data, "evaluation", seed)
+    held, learned = ([sentence for sentence in some if UNKNOWN not in sentence] for some in (held, learned))
     sources = {"floor": learned}
     for name, drawn in draws_of(encoder, real, len(learned), seed).items():
-        sources[name] = [sample.text for sample in encoder.decode(drawn.astype(np.float32))]
+        latents = torch.from_numpy(drawn.astype(np.float32))
+        sources[name] = [sample.text for sample in encoder.show(encoder.sample(latents, seed))]
     words = sorted({word for some in (held, *sources.values()) for sentence in some for word in sentence.split()})
     vocabulary = {word: number for number, word in enumerate(words, 1)}
     return {name: reverse_perplexity(some, held, vocabulary) for name, some in sources.items()}

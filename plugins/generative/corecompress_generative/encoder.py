@@ -228,7 +228,11 @@ class VaeEncoder(ABC):
         if prompt is not None:
             raise CorecompressError(f"--prompt: the encoder '{self.name}' was fitted without captions; leave it out")
         with torch.no_grad():
-            return self.show(self.make(self._draw(n, seed)))
+            return self.show(self.sample(self._draw(n, seed), seed))
+
+    def sample(self, z: torch.Tensor, seed: int) -> torch.Tensor:
+        """Latents [n, k] as `generate` shows them, for `show`; seed: of what is drawn besides."""
+        return self.make(z)
 
     def _draw(self, n: int, seed: int) -> torch.Tensor:
         """n draws of the prior, [n, k]."""

@@ -94,6 +94,22 @@ def test_generate_and_reconstruct_before_and_after_compression(fitted: Path, spe
     assert json.loads(done.stdout)["samples"] == 3
 
 
+@pytest.mark.parametrize("encoder", [f"lstm({SMALL})", f"gat({SMALL})"])
+def test_what_is_generated_has_no_unknown_words_and_repeats(encoder: str, spec: str, tmp_path: Path) -> None:
+    """With ten words known, half of every sentence is <unk>, which is the likeliest word everywhere."""
+    few = spec.replace("batch=32", "batch=32, vocabulary=10")
+    corecompress.fit(few, encoder, "gaussian", tmp_path / "model")
+    made = []
+    for number, seed in enumerate((1, 1, 2)):
+        corecompress.generate(tmp_path / "model", tmp_path / f"{number}.txt", n=30, seed=seed)
+        made.append((tmp_path / f"{number}.txt").read_text())
+    assert "<unk>" not in "".join(made)
+    assert made[0] == made[1]
+    assert made[0] != made[2]
+    corecompress.reconstruct(tmp_path / "model", few, tmp_path / "pairs.txt", n=30)
+    assert "<unk>" in (tmp_path / "pairs.txt").read_text()
+
+
 def test_calibration_on_its_own_sentences_pays(spec: str, tmp_path: Path) -> None:
     wide = tmp_path / "wide"
     corecompress.fit(spec, f"lstm({SMALL.replace('hidden=32', 'hidden=128')})", "gaussian", wide)

@@ -147,6 +147,10 @@ class _TextEncoder(VaeEncoder):
         assert isinstance(self.model, TextVae)
         return self.model.write(z)
 
+    def sample(self, z: torch.Tensor, seed: int) -> torch.Tensor:
+        assert isinstance(self.model, TextVae)
+        return self.model.write(z, torch.Generator().manual_seed(seed))
+
     @torch.no_grad()
     def figures(self, batches: list[Inputs]) -> dict[str, Any]:
         """How much of a sentence comes back from its posterior's mean, no word of the original being told."""

@@ -87,9 +87,10 @@ class TextVae(GenerativeModel):
         return Reconstruction(logits=logits, latents=mean, nll=nll, loss=nll.mean())
 
     @torch.no_grad()
-    def write(self, z: torch.Tensor) -> torch.Tensor:
-        """The likeliest tokens of latents [n, k], int64 [n, length − 1], with no word of the original known."""
-        found: torch.Tensor = self.synthesis.write(z)
+    def write(self, z: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Tokens of latents [n, k], int64 [n, length − 1], with no word of the original known: the likeliest ones, or
+        a draw of the generator's."""
+        found: torch.Tensor = self.synthesis.write(z, generator)
         return found
 
 

@@ -9,6 +9,10 @@ from torch import nn
 
 from corecompress_generative.config import TextVaeConfig
 
+TEMPERATURE = 0.7
+"""Of words that are drawn. At 1 one unlikely word derails the rest of a sentence; the likeliest words alone make
+962 sentences of 2,000 latents, with 51 words in them."""
+
 
 class LstmSynthesis(nn.Module):
     """Every step sees the word before it and the latents."""
@@ -36,15 +40,23 @@ class LstmSynthesis(nn.Module):
         out, state = self.lstm(inputs, state)
         return self.logits(out), state
 
-    def write(self, z: torch.Tensor) -> torch.Tensor:
-        """The likeliest word after word, int64 [n, length − 1]."""
+    def write(self, z: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Word after word, int64 [n, length − 1]: the likeliest one, or a draw of the generator's."""
         ids, state = torch.full((len(z), 1), self.config.bos_token_id, device=z.device), self._begin(z)
         found = []
         for _ in range(self.config.length - 1):
             logits, state = self._steps(z, ids, state)
-            ids = logits.argmax(2)
+            ids = logits.argmax(2) if generator is None else _drawn(logits, self.config.unk_token_id, generator)
             found.append(ids)
         return torch.cat(found, 1)
+
+
+def _drawn(logits: torch.Tensor, unknown: int | None, generator: torch.Generator) -> torch.Tensor:
+    """A word for each of logits [n, t, vocabulary], int64 [n, t]; never the one that stands for unknown words."""
+    p = (logits.float() / TEMPERATURE).softmax(2)
+    if unknown is not None:
+        p[..., unknown] = 0
+    return torch.multinomial(p.flatten(0, 1).cpu(), 1, generator=generator).view(p.shape[:2]).to(logits.device)
 
 
 class GatSynthesis(nn.Module):
@@ -99,10 +111,10 @@ class GatSynthesis(nn.Module):
         targets = torch.arange(self.positions, device=x.device)[None, :, None].expand_as(near)
         return torch.stack([(near + first[:, :, None]).flatten(), (targets + first[:, :, None]).flatten()])
 
-    def write(self, z: torch.Tensor) -> torch.Tensor:
-        """The likeliest word of every position, int64 [n, length − 1]."""
-        ids = torch.empty(len(z), self.positions, device=z.device)
-        return self(z, ids).argmax(2)
+    def write(self, z: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """The likeliest word of every position, or a draw of the generator's, int64 [n, length − 1]."""
+        logits = self(z, torch.empty(len(z), self.positions, device=z.device))
+        return logits.argmax(2) if generator is None else _drawn(logits, self.config.unk_token_id, generator)
 
 
 class _Block(nn.Module):
