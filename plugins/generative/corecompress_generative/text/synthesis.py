@@ -10,8 +10,7 @@ from torch import nn
 from corecompress_generative.config import TextVaeConfig
 
 TEMPERATURE = 0.7
-"""Of words that are drawn. At 1 one unlikely word derails the rest of a sentence; the likeliest words alone make
-962 sentences of 2,000 latents, with 51 words in them."""
+"""Of words that are drawn. At 1 one unlikely word derails the rest of a sentence; the likeliest words alone are few."""
 
 
 class LstmSynthesis(nn.Module):
