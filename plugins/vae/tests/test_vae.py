@@ -182,6 +182,30 @@ def test_a_model_that_takes_no_tokens_goes_the_data_free_way(way: str, tmp_path:
     assert "input_ids" in said[0]
 
 
+def with_threads(threads: str, cli: Callable[..., Any], source: Path, recipe: str, data: str, *more: object) -> bytes:
+    """What compress writes beside `source` with that many threads; caches are not shared."""
+    out, cache = (source.with_name(name + threads) for name in ("out", "cache"))
+    arguments = (
+        source,
+        "-o",
+        out,
+        "-r",
+        recipe,
+        "--data",
+        data,
+        "--cache",
+        cache,
+        "-j",
+        threads,
+        "--no-evaluate",
+        "-q",
+    )
+    libraries = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    done = cli("compress", *arguments, *more, **dict.fromkeys(libraries, threads))
+    assert done.returncode == 0, done.stderr
+    return (out / "corecompress.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("way", ["gradients", "layers"])
 def test_threads_and_runs_make_the_same_bytes(way: str, tmp_path: Path, cli: Callable[..., Any]) -> None:
     # wide enough that libraries share a product or a sum among threads where they are allowed to; what is coded hides
@@ -189,39 +213,22 @@ def test_threads_and_runs_make_the_same_bytes(way: str, tmp_path: Path, cli: Cal
     source = vae_models.llama(tmp_path / "source", hidden_size=512, num_hidden_layers=1)
     data = f"text(length=128):{tiny.corpus(tmp_path / 'text.txt', documents=400)}"
     recipe = f"vae(bits=4, quantizer=scalar, calibration={way}, calibration_tokens=4000)"
-    made = []
-    for jobs, threads in (("1", "1"), ("2", "2")):
-        out = tmp_path / f"out{jobs}"
-        arguments = ("compress", source, "-o", out, "-r", recipe, "--data", data, "-j", jobs, "--no-evaluate", "-q")
-        arguments += ("--cache", tmp_path / f"cache{jobs}")
-        done = cli(*arguments, OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, NUMBA_NUM_THREADS=threads)
-        assert done.returncode == 0, done.stderr
-        made.append((out / "corecompress.safetensors").read_bytes())
-    assert made[0] == made[1]
-    one, two = (sorted((tmp_path / f"cache{jobs}").rglob("*.npz")) for jobs in "12")
-    assert len(one) == len(two) > 0
-    for mine, theirs in zip(one, two, strict=True):
+    one, two = (with_threads(threads, cli, source, recipe, data) for threads in "12")
+    assert one == two
+    found = [sorted((tmp_path / f"cache{threads}").rglob("*.npz")) for threads in "12"]
+    assert len(found[0]) == len(found[1]) > 0
+    for mine, theirs in zip(*found, strict=True):
         with np.load(mine) as a, np.load(theirs) as b:
             assert all(np.array_equal(a[name], b[name]) for name in a.files), mine.name
-    other = tmp_path / "other"
-    assert cli(*arguments[:3], other, *arguments[4:], "--seed", "1").returncode == 0
-    assert (other / "corecompress.safetensors").read_bytes() != made[0]
+    assert with_threads("2", cli, source, recipe, data, "--seed", "1", "--force") != two
 
 
 @pytest.mark.parametrize("options", ["encoder=mlp-vae(steps=40)", "rotation=hadamard, quantizer=scalar"])
 def test_threads_make_the_same_codec(options: str, tmp_path: Path, cli: Callable[..., Any]) -> None:
     source = vae_models.llama(tmp_path / "source", hidden_size=256, num_hidden_layers=1)
     data = f"text(length=128):{tiny.corpus(tmp_path / 'text.txt', documents=100)}"
-    recipe = f"vae(bits=5, calibration_tokens=1000, {options})"
-    made = []
-    for threads in "12":
-        out = tmp_path / f"out{threads}"
-        environment = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
-        arguments = ("compress", source, "-o", out, "-r", recipe, "--data", data, "-j", threads, "--no-evaluate", "-q")
-        done = cli(*arguments, **environment)
-        assert done.returncode == 0, done.stderr
-        made.append((out / "corecompress.safetensors").read_bytes())
-    assert made[0] == made[1]
+    one, two = (with_threads(n, cli, source, f"vae(bits=5, calibration_tokens=1000, {options})", data) for n in "12")
+    assert one == two
 
 
 def test_calibration_without_enough_memory_says_what_needs_less(tmp_path: Path) -> None:
