@@ -21,7 +21,7 @@ from corecompress.generation import open_fitted
 from corecompress.plugins import registry
 from corecompress.recipe import build, parse_spec
 from corecompress_generative.density import log_density, log_normal
-from corecompress_generative.images.likelihood import LEVELS, log_likelihood, log_logistic
+from corecompress_generative.images.likelihood import LEVELS, log_likelihood, log_logistic, means, outputs_of
 
 DIGITS = "captioned(batch=64, calibration=0.1, evaluation=0.02):digits"
 COMMAND = str(Path(sys.executable).with_name("corecompress"))
@@ -134,6 +134,28 @@ def test_a_discretised_logistic_sums_to_one(mean: float, log_scale: float) -> No
     levels = torch.arange(LEVELS, dtype=torch.float64) / (LEVELS - 1)
     mass = log_logistic(torch.tensor(mean).double(), torch.tensor(log_scale).double(), levels).exp()
     assert float(mass.sum()) == pytest.approx(1, abs=1e-6)
+
+
+@given(st.integers(0, 10**6), st.floats(0.1, 5))
+def test_a_mixture_of_logistics_sums_to_one(seed: int, width: float) -> None:
+    """Whatever a synthesis says: 256 images of a pixel each, one for every level."""
+    levels = (torch.arange(LEVELS, dtype=torch.float64) / (LEVELS - 1)).view(-1, 1, 1, 1)
+    said = width * torch.randn(1, outputs_of("logistic-mixture"), 1, 1, generator=torch.Generator().manual_seed(seed))
+    mass = log_likelihood("logistic-mixture", said.double().expand(LEVELS, -1, -1, -1), levels).exp()
+    assert float(mass.sum()) == pytest.approx(1, abs=1e-6)
+    mean = means("logistic-mixture", said)
+    assert mean.shape == (1, 1, 1, 1)
+    assert 0 < float(mean) < 1
+
+
+@pytest.mark.parametrize("encoder", ["cnn", "nvae"])
+def test_a_mixture_of_logistics_is_learned(encoder: str, tmp_path: Path) -> None:
+    """Levels of grey of eight bits, mostly ink or paper: far fewer than eight bits."""
+    spec = SMALL[encoder].replace("(", "(likelihood=logistic-mixture, ", 1)
+    found = corecompress.fit(DIGITS, spec, "gaussian", tmp_path / "model")
+    assert found.figures["the same, bits a value"] < 4
+    sample, *_ = open_fitted(tmp_path / "model").generate(2)
+    assert sample.image.shape == (28, 28, 1)
 
 
 def test_the_likelihoods_are_what_they_say() -> None:

@@ -15,6 +15,7 @@ from corecompress_generative import ranges
 from corecompress_generative.config import ImageVaeConfig
 from corecompress_generative.encoder import VaeEncoder
 from corecompress_generative.images.adversary import Discriminator, Game, Judge, Refined
+from corecompress_generative.images.likelihood import Kind
 from corecompress_generative.images.model import SHRINK, ImageVae
 from corecompress_generative.model import GenerativeModel, Inputs
 from corecompress_generative.objective import Annealing, Variational
@@ -28,9 +29,7 @@ class ImageOptions:
     latents: int = option(16, "numbers that an image is encoded in")
     channels: int = option(32, "feature maps of the first convolution; the second has twice as many")
     hidden: int = option(256, "width of the layer between feature maps and latents")
-    likelihood: Literal["bernoulli", "gaussian", "logistic"] = option(
-        "bernoulli", "of a pixel: black or white (border at one half), or one of 256 levels"
-    )
+    likelihood: Kind = option("bernoulli", "of a pixel: black or white (border at one half), or one of 256 levels")
     steps: int = option(2000, "updates")
     batch: int = option(128, "images of an update")
     learning_rate: float = option(1e-3, "of Adam, at its highest")
@@ -53,7 +52,7 @@ class CnnOptions(ImageOptions):
 class VaeGanOptions(ImageOptions):
     """Options of `vae-gan`."""
 
-    likelihood: Literal["bernoulli", "gaussian", "logistic"] = option("gaussian", "of a pixel")
+    likelihood: Kind = option("gaussian", "of a pixel")
     loss: Literal["hinge", "non-saturating"] = option("hinge", "of generator and discriminator")
     features: float = option(1.0, "weight of nearness in the discriminator's features")
     adversary: float = option(10.0, "weight of what the discriminator says, against the likelihood in nats")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from corecompress.recipe import Spec, build
 from corecompress_generative import ranges
 from corecompress_generative.config import NvaeConfig
 from corecompress_generative.images.encoders import ImageEncoder, check_size
+from corecompress_generative.images.likelihood import Kind
 from corecompress_generative.images.nvae import Nvae, groups_of
 from corecompress_generative.model import GenerativeModel, Inputs
 from corecompress_generative.objective import Annealing, Variational, bits_a_value
@@ -29,9 +30,7 @@ class Options:
     maps: int = option(4, "feature maps of a group of latents")
     groups: int = option(2, "groups of latents at each of the two scales")
     cells: int = option(2, "residual cells on the way up at each scale")
-    likelihood: Literal["bernoulli", "gaussian", "logistic"] = option(
-        "bernoulli", "of a pixel: black or white (border at one half), or one of 256 levels"
-    )
+    likelihood: Kind = option("bernoulli", "of a pixel: black or white (border at one half), or one of 256 levels")
     climb: float = option(0.3, "share of the training in which the rate's weight climbs and groups are balanced")
     spectral: float = option(1e-2, "weight of the sum of the convolutions' spectral norms")
     steps: int = option(2000, "updates")

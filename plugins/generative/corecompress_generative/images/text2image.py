@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from corecompress.components import Batch, Data, Sample, option
 from corecompress.errors import CorecompressError
 from corecompress_generative.feed import SPLITS
 from corecompress_generative.images.encoders import VaeGan, VaeGanOptions
+from corecompress_generative.images.likelihood import Kind
 from corecompress_generative.images.model import ImageVae
 from corecompress_generative.model import Inputs
 
@@ -33,7 +34,7 @@ class Options(VaeGanOptions):
     """Options of `text2image`."""
 
     latents: int = option(8, "numbers that an image is encoded in; the more, the less the caption decides")
-    likelihood: Literal["bernoulli", "gaussian", "logistic"] = option("bernoulli", "of a pixel")
+    likelihood: Kind = option("bernoulli", "of a pixel")
     steps: int = option(3000, "updates")
     words: int = option(64, "width of what a caption becomes")
     begin: float = option(0.5, "share of the training with the likelihood alone")
