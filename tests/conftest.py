@@ -12,6 +12,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:  # libraries' own threads would wait for cores that other tests have
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import checkpoints
 
