@@ -69,7 +69,7 @@ def train(net: Any, prior: Any, data: Data, plan: Plan, progress: Progress) -> d
     progress.start("training", plan.steps)
     progress.advance(state.step)
     ends = None if plan.seconds is None else time.monotonic() + plan.seconds
-    with one_thread():  # the same weights on every number of threads; networks this small gain nothing from more
+    with one_thread():  # the same weights whatever the number of threads
         while state.step < plan.steps and not _is_reached(state, plan):
             if ends is not None and time.monotonic() > ends:
                 progress.note(f"stopped by time at step {state.step} of {plan.steps}")
