@@ -86,13 +86,10 @@ def parse_spec(text: str) -> Spec:
 
 def parse_data(text: str) -> tuple[Spec, str]:
     """A data SPEC, `name:source` or `name(option=value):source` -> (component, source)."""
-    mend = CorecompressError(f"--data '{text}': write NAME:SOURCE, for example text:corpus.txt")
-    if not text.strip():
-        raise mend
-    parser = _Parser(text)
+    parser = _Parser(text, "--data")
     spec = parser.spec()
     if not parser.rest().startswith(":") or not parser.rest()[1:].strip():
-        raise mend
+        raise CorecompressError(f"--data '{text}': write NAME:SOURCE, for example text:corpus.txt")
     return spec, parser.rest()[1:].strip()
 
 
@@ -206,15 +203,15 @@ _WORDS = {"true": True, "false": False, "True": True, "False": False, "none": No
 class _Parser:
     """Recursive descent over the grammar in the module's docstring."""
 
-    def __init__(self, text: str):
-        self.text, self.at = text, 0
+    def __init__(self, text: str, what: str = "recipe"):
+        self.text, self.what, self.at = text, what, 0
 
     def rest(self) -> str:
         return self.text[self.at :]
 
     def fail(self, expected: str) -> CorecompressError:
         where = f"at '{self.rest().strip()[:20]}'" if self.rest().strip() else "at its end"
-        return CorecompressError(f"recipe '{self.text}': {expected} was expected {where}")
+        return CorecompressError(f"{self.what} '{self.text}': {expected} was expected {where}")
 
     def peek(self) -> tuple[str, str]:
         found = _TOKEN.match(self.text, self.at)
@@ -254,7 +251,7 @@ class _Parser:
                 key = self.take()
                 self.expect("=")
                 if key in options:
-                    raise CorecompressError(f"recipe '{self.text}': option '{key}' is written twice")
+                    raise CorecompressError(f"{self.what} '{self.text}': option '{key}' is written twice")
                 options[key] = self.value()
                 if self.peek() != ("sign", ")"):
                     self.expect(",")

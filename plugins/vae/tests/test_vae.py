@@ -185,23 +185,9 @@ def test_a_model_that_takes_no_tokens_goes_the_data_free_way(way: str, tmp_path:
 def with_threads(threads: str, cli: Callable[..., Any], source: Path, recipe: str, data: str, *more: object) -> bytes:
     """What compress writes beside `source` with that many threads; caches are not shared."""
     out, cache = (source.with_name(name + threads) for name in ("out", "cache"))
-    arguments = (
-        source,
-        "-o",
-        out,
-        "-r",
-        recipe,
-        "--data",
-        data,
-        "--cache",
-        cache,
-        "-j",
-        threads,
-        "--no-evaluate",
-        "-q",
-    )
+    arguments = (source, "-o", out, "-r", recipe, "--data", data, "--cache", cache, "-j", threads, *more)
     libraries = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    done = cli("compress", *arguments, *more, **dict.fromkeys(libraries, threads))
+    done = cli("compress", *arguments, "--no-evaluate", "-q", **dict.fromkeys(libraries, threads))
     assert done.returncode == 0, done.stderr
     return (out / "corecompress.safetensors").read_bytes()
 

@@ -57,6 +57,7 @@ class _State:
     loss: float = 0.0
 
 
+@one_thread()  # the same weights whatever the number of threads
 def train(net: Any, prior: Any, data: Data, plan: Plan, progress: Progress) -> dict[str, Any]:
     """Train net.analysis and net.synthesis and the prior; figures: steps, loss (its running mean), rate, distortion.
 
@@ -69,21 +70,20 @@ def train(net: Any, prior: Any, data: Data, plan: Plan, progress: Progress) -> d
     progress.start("training", plan.steps)
     progress.advance(state.step)
     ends = None if plan.seconds is None else time.monotonic() + plan.seconds
-    with one_thread():  # the same weights whatever the number of threads
-        while state.step < plan.steps and not _is_reached(state, plan):
-            if ends is not None and time.monotonic() > ends:
-                progress.note(f"stopped by time at step {state.step} of {plan.steps}")
-                break
-            x = next(batches).to(device)
-            bits, error = _forward(net, prior, x, plan.seed * 1_000_003 + state.step)
-            _descend(state, bits + plan.distortion * error, _rate(plan, state.step))
-            progress.advance(1)
-            if plan.scratch is not None and state.step % SAVE_EVERY == 0:
-                _save(plan.scratch, state)
-        _check_reached(state, plan)
-        net.to("cpu").eval()
-        prior.to("cpu")
-        return {"steps": state.step, "loss": state.loss, **_held_out(net, prior, data, plan)}
+    while state.step < plan.steps and not _is_reached(state, plan):
+        if ends is not None and time.monotonic() > ends:
+            progress.note(f"stopped by time at step {state.step} of {plan.steps}")
+            break
+        x = next(batches).to(device)
+        bits, error = _forward(net, prior, x, plan.seed * 1_000_003 + state.step)
+        _descend(state, bits + plan.distortion * error, _rate(plan, state.step))
+        progress.advance(1)
+        if plan.scratch is not None and state.step % SAVE_EVERY == 0:
+            _save(plan.scratch, state)
+    _check_reached(state, plan)
+    net.to("cpu").eval()
+    prior.to("cpu")
+    return {"steps": state.step, "loss": state.loss, **_held_out(net, prior, data, plan)}
 
 
 @torch.no_grad()
