@@ -66,7 +66,7 @@ def compress(
     out, shown, parsed = Path(out), progress or Silent(), _parsed(recipe)
     if max_size is not None or max_kl is not None:
         return _searched(source, out, parsed, data, settings, max_size, max_kl, evaluated, shown)
-    component = open_data(data) if data else None
+    component = open_data(data) if data is not None else None
     _compress(str(source), out, parsed, registry(), component, settings, shown)
     summary = _held_against(source, parsed, inspect_folder(out), seed)
     exact = is_compressed(out) and Artifact(out).is_exact()
@@ -135,7 +135,7 @@ def _searched(
         each = replace(settings, force=True, cache=settings.cache or Path(scratch))
 
         def step(asked: Recipe, folder: Path) -> None:
-            component = open_data(data) if data else None
+            component = open_data(data) if data is not None else None
             _compress(str(source), folder, asked, registry(), component, each, progress)
 
         if max_size is not None:
@@ -202,7 +202,7 @@ def plan(
 ) -> Plan:
     """A dry run: which rule takes which tensor, and an estimate of bytes, memory and seconds from samples; what a
     stage that makes a model (on `data`) would make and cost."""
-    component = open_data(data) if data else None
+    component = open_data(data) if data is not None else None
     settings = Settings(seed, jobs, max_memory)
     return make_plan(str(source), _parsed(recipe), registry(), component, settings, progress or Silent())
 
