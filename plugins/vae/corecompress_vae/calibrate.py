@@ -37,12 +37,13 @@ from numpy.typing import NDArray
 
 from corecompress.components import Job
 from corecompress.hashing import hash_file
+from corecompress_vae import kept
 from corecompress_vae.names import stored_names
 from corecompress_vae.passes import MOST, backward, batches, enough_memory, load_model, most, pieces, quiet, why_not
 from corecompress_vae.turns import in_order
 from corecompress_vae.watch import Sums, Watch
 
-FORMAT = 6
+FORMAT = 7
 """Of what is kept in the cache."""
 AT_ONCE = 4
 """Pieces of the data that are run at the same time, at most."""
@@ -68,19 +69,13 @@ class Sensitivity:
     row_unit: NDArray[np.float32] | None = None
 
 
-def path_of(folder: Path, name: str) -> Path:
-    """Where the sensitivity of the tensor `name` is kept."""
-    return folder / (hashlib.sha256(name.encode()).hexdigest()[:24] + ".npz")
-
-
 def load(folder: Path, name: str) -> Sensitivity | None:
     """What `calibrate` found for that tensor; None for one that it could not look at."""
-    path = path_of(folder, name)
-    if not path.exists():
+    arrays = kept.load(folder, name)
+    if arrays is None:
         return None
-    with np.load(path) as arrays:
-        row_unit = arrays.get("row_unit")
-        return Sensitivity(arrays["unit"], arrays["steps"], arrays["rows"], bool(arrays["turned"]), row_unit)
+    turned = bool(arrays["turned"])
+    return Sensitivity(arrays["unit"], arrays["steps"], arrays["rows"], turned, arrays.get("row_unit"))
 
 
 def calibrate(job: Job, tokens: int | None) -> Path | None:
@@ -167,10 +162,7 @@ def digest_of(job: Job, tokens: int | None) -> str:
 
 def save(folder: Path, name: str, found: Sensitivity) -> None:
     """Keep it for `load`."""
-    temporary = path_of(folder, name).with_suffix(".tmp.npz")
-    arrays = {name: value for name, value in vars(found).items() if value is not None}
-    np.savez(temporary, **arrays)
-    temporary.replace(path_of(folder, name))
+    kept.keep(folder, name, {field: np.asarray(value) for field, value in vars(found).items() if value is not None})
 
 
 def factor(sums: Sums) -> Sensitivity:

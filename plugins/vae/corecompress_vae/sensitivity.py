@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from corecompress.components import Job, TensorInfo
 from corecompress.floats import to_float32
+from corecompress_vae import kept
 from corecompress_vae.classes import deviations
 from corecompress_vae.layout import layout_of
 from corecompress_vae.plan import Sensitivity
@@ -115,14 +115,12 @@ class Rotated:
             # every column of the rotated matrix mixes all columns
             step = np.full(1, np.exp(np.log(wanted.columns).mean()), np.float32)
             return Sensitivity(step, wanted.rows, parts=wanted.parts)
-        path = self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.npz"
-        if not path.exists():
+        rotated = kept.load(self.folder, name)
+        if rotated is None:
             unit, steps = rotate_factor(wanted.unit, wanted.columns, name)
-            temporary = path.with_suffix(".tmp.npz")
-            np.savez(temporary, unit=unit, steps=steps)
-            temporary.replace(path)
-        with np.load(path) as kept:
-            return replace(wanted, columns=kept["steps"], unit=kept["unit"])
+            rotated = {"unit": unit, "steps": steps}
+            kept.keep(self.folder, name, rotated)
+        return replace(wanted, columns=rotated["steps"], unit=rotated["unit"])
 
 
 def of(job: Job, matrices: list[TensorInfo], way: str, tokens: int | None) -> Source:
