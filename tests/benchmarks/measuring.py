@@ -53,8 +53,17 @@ Row = dict[str, Any]
 class Bench:
     """One checkpoint, one text, one folder of kept rows."""
 
-    def __init__(self, source: str, text: Path, out: Path, samples: int | None, jobs: int, cache: Path | None = None):
-        self.source, self.spec, self.out, self.jobs = source, SPEC.format(text), out, jobs
+    def __init__(
+        self,
+        source: str,
+        text: Path,
+        out: Path,
+        samples: int | None,
+        jobs: int,
+        cache: Path | None = None,
+        seed: int = 0,
+    ):
+        self.source, self.spec, self.out, self.jobs, self.seed = source, SPEC.format(text), out, jobs, seed
         self.cache = cache or out / "calibration"
         self.checkpoint = open_checkpoint(source)
         self.parameters = sum(info.size for info in self.checkpoint.tensors)
@@ -79,14 +88,14 @@ class Bench:
     ) -> Row:
         """Compress with a recipe, with the calibration split or without data. more(compressed folder): further figures;
         about: what the row says besides. A row that fails says why, and is tried again the next time."""
-        asked = ("recipe", *completed(recipe), calibrated, more.__name__ if more else "")
+        asked = ("recipe", *completed(recipe), calibrated, more.__name__ if more else "", self.seed)
         head = {"name": recipe + ("" if calibrated else ", no data"), "kind": "recipe", **(about or {})}
 
         def make(place: Path) -> Row:
             folder, taken = place / "compressed", place / "compress.json"
             if not (folder.exists() and taken.exists()):
                 command = ["compress", self.source, "-o", str(folder), "-r", recipe, "--resume", "--no-evaluate", "-q"]
-                command += ["--jobs", str(self.jobs), "--cache", str(self.cache)]
+                command += ["--jobs", str(self.jobs), "--cache", str(self.cache), "--seed", str(self.seed)]
                 ran = run_command([*command, *(["--data", self.spec] if calibrated else [])])
                 _write(taken, {"seconds": ran.seconds, "cpu": ran.cpu, "peak": ran.peak})
             compress = json.loads(taken.read_text(encoding="utf-8"))

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/rate_quality.py CHECKPOINT TEXT -o DIR
         [--recipes RECIPE…] [--data-free RECIPE…] [--rates BITS…]
-        [--peers NAME…] [--peer-python NAME=PYTHON…] [--qualities Q…] [--samples N] [--jobs N] [--cache DIR]
+        [--peers NAME…] [--peer-python NAME=PYTHON…] [--qualities Q…] [--samples N] [--jobs N] [--cache DIR] [--seed N]
 
 Writes DIR/results.json, table.md and rate_quality.png after every row; rows that DIR has are not measured again, so a
 killed run goes on. CHECKPOINT: a folder or `demo`; TEXT: tests/benchmarks/handbook.py makes the project's. Calibration
@@ -62,9 +62,12 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="windows or sentences of the evaluation (default: the task's)")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--cache", type=Path, help="calibrations (default: DIR/calibration)")
+    parser.add_argument("--seed", type=int, default=0, help="of what recipes draw, such as calibration's labels")
     given = parser.parse_args()
     try:
-        with Bench(given.checkpoint, given.text, given.out, given.samples, given.jobs, given.cache) as bench:
+        with Bench(
+            given.checkpoint, given.text, given.out, given.samples, given.jobs, given.cache, given.seed
+        ) as bench:
             qualities = given.qualities or QUALITIES.get(bench.axis, OTHER_QUALITIES)
             run(bench, given, Report(bench, tuple(qualities)))
     except CorecompressError as problem:
