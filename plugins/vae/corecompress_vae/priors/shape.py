@@ -7,6 +7,7 @@ of an octave of standard deviation each (classes.py). Without context the scale 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -23,8 +24,8 @@ REACH = 127
 """Symbols that a table may have to each side; others are escaped."""
 UNLIKELY = 2.0**-40
 """Added to every mass, so that the rate of what never happens is forty bits and not infinite."""
-FITTING = 300
-"""Steps of Adam that fit a shape to counts."""
+FITTING, PATIENCE = 300, 20
+"""Steps of Adam that fit a shape to counts at most, and of those without a lower rate that end it."""
 
 
 class ShapePrior:
@@ -91,16 +92,26 @@ class ShapePrior:
         if not near.any():
             return
         latents, classes, counts = latents[near], None if classes is None else classes[near], counts[near]
-        trained = [value.requires_grad_(True) for value in self.parameters()]
         z, w = torch.from_numpy(latents).float(), torch.from_numpy(counts / counts.sum()).float()
-        c = None if classes is None else torch.from_numpy(classes)
+        self._descend(z, None if classes is None else torch.from_numpy(classes), w)
+
+    def _descend(self, z: torch.Tensor, classes: torch.Tensor | None, weights: torch.Tensor) -> None:
+        """To the lowest mean rate that is found on the way."""
+        trained = [value.requires_grad_(True) for value in self.parameters()]
         optimizer = torch.optim.Adam(trained, lr=0.03)
+        least, since, best = math.inf, 0, [value.detach() for value in trained]
         for _ in range(FITTING):
             optimizer.zero_grad()
-            (w * self.rate(z, c)).sum().backward()
+            rate = (weights * self.rate(z, classes)).sum()
+            since += 1
+            if rate.item() < least:
+                least, since, best = rate.item(), 0, [value.detach().clone() for value in trained]
+            if since == PATIENCE:
+                break
+            rate.backward()
             optimizer.step()
-        self.log_scale = self.log_scale.detach()
-        self.shape = {name: value.detach() for name, value in self.shape.items()}
+        self.log_scale, *shape = best
+        self.shape = dict(zip(self.shape, shape, strict=True))
 
     def freeze(self, precision: int = 12) -> TableCoder:
         """Tables of 2**precision for each scale class, or the one without context. Only precision 12."""
