@@ -123,7 +123,9 @@ class Job:
     cache: a folder for what depends on source, data and seed but on no option of the recipe, so that several runs can
     share it (--cache); whoever keeps something there names it by a digest of all that it depends on;
     overhead: bytes that the output holds besides the payloads of `tensors` (files that go along, manifest, headers);
-    target_loss: where training may stop early (--target-loss), or None.
+    target_loss: where training may stop early (--target-loss), or None;
+    max_memory: bytes of resident memory that the run may take (--max-memory), or None. What tensors take while they
+    are coded is counted already; whoever runs a model looks itself.
     """
 
     source: Checkpoint
@@ -136,6 +138,7 @@ class Job:
     cache: Path
     overhead: int = 0
     target_loss: float | None = None
+    max_memory: int | None = None
 
 
 class TensorCompressor(Protocol):
@@ -280,7 +283,7 @@ class Encoder(Protocol):
 @dataclass(frozen=True)
 class Sample:
     """One of the data's samples, or what became of it: text, or an image as bytes (uint8 [height, width, channels], 1
-    or 3 channels); caption: what belongs to an image, or "". """
+    or 3 channels); caption: what belongs to an image, or ""."""
 
     text: str | None = None
     image: np.ndarray[Any, np.dtype[np.uint8]] | None = None

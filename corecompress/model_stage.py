@@ -60,7 +60,8 @@ def job_of(run: Run, checkpoint: Checkpoint, scratch: Path) -> Job:
     """What a model compressor may know."""
     settings = run.settings
     common = settings.seed, settings.threads, scratch, run.progress, run.cache
-    return Job(checkpoint, checkpoint.tensors, run.data, *common, target_loss=settings.target_loss)
+    mine = checkpoint.tensors
+    return Job(checkpoint, mine, run.data, *common, target_loss=settings.target_loss, max_memory=settings.max_memory)
 
 
 def check_target_loss(resolved: Resolved, target_loss: float | None) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from corecompress.artifact import Artifact, Record, is_compressed
 from corecompress.checkpoint import Checkpoint, open_checkpoint
 from corecompress.components import Data, Progress, Tensor, TensorInfo
-from corecompress.engines.budget import CONSTANT_MEMORY, memory_budget
+from corecompress.engines.budget import memory_besides, memory_budget
 from corecompress.engines.local import run_in_order
 from corecompress.errors import CorecompressError, CorruptArtifact
 from corecompress.model_stage import job_of
@@ -208,7 +208,7 @@ def make_plan(
         sum(row.bytes for row in rows),
         checkpoint.nbytes,
         seconds / settings.threads,
-        budget + CONSTANT_MEMORY,
+        budget + memory_besides(),
         model_stages,
         first,
     )

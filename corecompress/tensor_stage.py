@@ -53,14 +53,14 @@ def code_tensors(run: Run, checkpoint: Checkpoint) -> None:
     """Code the whole checkpoint into run.partial, manifest, card and other files included."""
     routing = route(run.resolved, checkpoint.tensors, run.registry)
     stored = [s for s in checkpoint.stored() if s.info.name in routing.number_of]
-    budget = memory_budget(routing, [s.info for s in stored], run.settings)
+    memory_budget(routing, [s.info for s in stored], run.settings)  # what can't be done is said before it takes time
     source = describe_source(checkpoint, run.progress)
     known = identity(run, source, (*run.resolved.model_stages, *routing.stages))
     journal = Journal.resume(run.partial, known) if run.settings.resume else Journal(run.partial, known)
     keys = [STATE.format(n) for n in range(len(routing.stages))] + [s.info.name + SUFFIX for s in stored]
     writer = PayloadWriter(run.partial, keys, 2 * checkpoint.nbytes, journal, run.settings.shard_bytes)
     states = _prepare(run, checkpoint, routing, writer)
-    _code_each(run, routing, stored, writer, budget)
+    _code_each(run, routing, stored, writer, memory_budget(routing, [s.info for s in stored], run.settings))
     payloads = writer.finish()
     components = [used_stage(s, state) for s, state in zip(routing.stages, states, strict=True)]
     components += map(used_stage, run.resolved.model_stages)
@@ -147,7 +147,7 @@ def job_of_tensors(run: Run, checkpoint: Checkpoint, routing: Routing, number: i
     mine = tuple(info for info in checkpoint.tensors if routing.number_of.get(info.name) == number)
     scratch, settings = run.scratch(f"tensor-{number}"), run.settings
     common = settings.seed, settings.threads, scratch, run.progress, run.cache, overhead
-    return Job(checkpoint, mine, run.data, *common)
+    return Job(checkpoint, mine, run.data, *common, max_memory=settings.max_memory)
 
 
 def _code_each(run: Run, routing: Routing, stored: list[Stored], writer: PayloadWriter, budget: int) -> None:

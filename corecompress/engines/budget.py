@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
+
+import psutil
+
 from corecompress.components import TensorInfo
 from corecompress.errors import CorecompressError
 from corecompress.routing import Routing
 from corecompress.run import Settings
 
 CONSTANT_MEMORY = 400 << 20
-"""Bytes that the process holds besides tensors: Python, numba, compiled code, hub client."""
+"""Bytes that the process holds besides tensors, at least: Python, numba, compiled code, hub client."""
+
+
+def memory_besides() -> int:
+    """Bytes that the process holds besides tensors: what it holds now, and CONSTANT_MEMORY at least."""
+    gc.collect()
+    if sys.platform == "linux":  # what was freed can be half of what a process holds after it ran a model
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+    return max(CONSTANT_MEMORY, int(psutil.Process().memory_info().rss))
 
 
 def memory_budget(routing: Routing, infos: list[TensorInfo], settings: Settings) -> int:
@@ -18,9 +32,10 @@ def memory_budget(routing: Routing, infos: list[TensorInfo], settings: Settings)
     need = needs.get(largest, 0)
     if settings.max_memory is None:
         return max(2 * need, 256 << 20)
-    if need + CONSTANT_MEMORY > settings.max_memory:
+    besides = memory_besides()
+    if need + besides > settings.max_memory:
         raise CorecompressError(
             f"--max-memory {settings.max_memory / 1e6:.0f} MB: tensor '{largest}' alone needs "
-            f"{(need + CONSTANT_MEMORY) / 1e6:.0f} MB; allow that much"
+            f"{(need + besides) / 1e6:.0f} MB; allow that much"
         )
-    return settings.max_memory - CONSTANT_MEMORY
+    return settings.max_memory - besides

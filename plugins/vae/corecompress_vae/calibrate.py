@@ -38,8 +38,20 @@ from numpy.typing import NDArray
 from corecompress.components import Job
 from corecompress.hashing import hash_file
 from corecompress_vae import kept
+from corecompress_vae.ceiling import LAYERS, Ceiling
 from corecompress_vae.names import stored_names
-from corecompress_vae.passes import MOST, backward, batches, enough_memory, load_model, most, pieces, quiet, why_not
+from corecompress_vae.passes import (
+    MOST,
+    backward,
+    batches,
+    enough_memory,
+    load_model,
+    model_bytes,
+    most,
+    pieces,
+    quiet,
+    why_not,
+)
 from corecompress_vae.turns import in_order
 from corecompress_vae.watch import Sums, Watch
 
@@ -88,8 +100,11 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
     if (folder / "done.json").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
+    ceiling = Ceiling(job.max_memory)
+    ceiling.check("the model", LAYERS, model_bytes(job))
     model = load_model(job)
-    with quiet(model), enough_memory():
+    with quiet(model), enough_memory(), Watch(model) as watch:
+        ceiling.check("the model and Hessians", LAYERS, watch.bytes_of_sums())
         first = next(iter(batches(job)), {})
         problem = why_not(model, first)
         if problem and model.dtype != torch.float32:
@@ -97,9 +112,8 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
         if problem:
             job.progress.note(f"{job.source.name}: {problem}, so vae works without calibration")
             return None
-        with Watch(model) as watch:
-            job.progress.start("calibrating", tokens or most(first))
-            seen = _run(model, watch, job, tokens)
+        job.progress.start("calibrating", tokens or most(first))
+        seen = _run(model, watch, job, tokens, ceiling)
     if not watch.sums:
         job.progress.note(
             f"{job.source.name}: no linear layer or table has a part in its outputs, so vae works without calibration"
@@ -116,16 +130,16 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
 
 def threads_of(job: Job) -> int:
     """How many pieces are run at once: each has activations of its own in memory."""
-    return 1 if torch.cuda.is_available() else min(job.jobs, AT_ONCE)
+    return 1 if torch.cuda.is_available() or job.max_memory is not None else min(job.jobs, AT_ONCE)
 
 
-def _run(model: Any, watch: Watch, job: Job, tokens: int | None) -> int:
+def _run(model: Any, watch: Watch, job: Job, tokens: int | None, ceiling: Ceiling) -> int:
     """Forward and backward until `tokens` tokens (or images) are seen; how many were."""
 
     def run(number: int, part: dict[str, torch.Tensor], count: int) -> int:
         generator = torch.Generator().manual_seed(seed_of(job, number))
         with watch.piece(number):
-            backward(model, watch, {key: value.to(model.device) for key, value in part.items()}, generator)
+            backward(model, watch, {key: value.to(model.device) for key, value in part.items()}, generator, ceiling)
         return count
 
     def entered() -> Iterator[tuple[int, dict[str, torch.Tensor], int]]:

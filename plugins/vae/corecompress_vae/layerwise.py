@@ -26,6 +26,7 @@ import torch
 
 from corecompress.components import Job
 from corecompress_vae.calibrate import digest_of, factor, save
+from corecompress_vae.ceiling import SHORTER, Ceiling
 from corecompress_vae.passes import batches, enough_memory, pieces, why_not_read
 from corecompress_vae.skeleton import Call, CantWalk, Walk
 from corecompress_vae.turns import one_thread
@@ -96,6 +97,7 @@ class _Calibration:
     def __init__(self, job: Job, walk: Walk, folder: Path, tokens: int | None):
         self.job, self.walk, self.folder, self.tokens = job, walk, folder, tokens
         self.watch = Watch(walk.model)
+        self.ceiling = Ceiling(job.max_memory)
         self.generator = torch.Generator().manual_seed(job.seed)
         self.pieces: list[Piece] = []
         self.hidden = _Hidden(job.scratch / "hidden.f32")
@@ -167,6 +169,7 @@ class _Calibration:
 
     def _probe(self, out: torch.Tensor, mask: torch.Tensor) -> None:
         """Send random directions, relative to the length of what came out, back to the layers that made it."""
+        self.ceiling.check("a block, its Hessians and the activations of a piece of the data", SHORTER)
         length = out.detach().norm(dim=-1, keepdim=True).clamp_min(1e-20)
         direction = torch.randn(out.shape, generator=self.generator) / length * mask[..., None]
         (out * direction).sum().backward()

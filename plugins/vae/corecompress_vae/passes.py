@@ -13,6 +13,7 @@ import torch
 from corecompress.components import Job
 from corecompress.errors import CorecompressError
 from corecompress.measure.outputs import decoder_start
+from corecompress_vae.ceiling import LAYERS, SHORTER, Ceiling
 from corecompress_vae.watch import Watch
 
 MOST, LEAST = 65536, 32768
@@ -42,6 +43,11 @@ def load_model(job: Job) -> Any:
         ) from None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.eval().requires_grad_(False).to(device)
+
+
+def model_bytes(job: Job) -> int:
+    """Bytes of the weights of `load_model`."""
+    return sum(info.size for info in job.source.tensors) * _dtype().itemsize
 
 
 def _dtype() -> torch.dtype:
@@ -161,10 +167,13 @@ def _check_enough(seen: int, tokens: int, is_text: bool) -> None:
         )
 
 
-def backward(model: Any, watch: Watch, batch: dict[str, torch.Tensor], generator: torch.Generator) -> None:
+def backward(
+    model: Any, watch: Watch, batch: dict[str, torch.Tensor], generator: torch.Generator, ceiling: Ceiling
+) -> None:
     """One batch: forward, a loss whose gradient is a draw from the Fisher information, backward."""
     inputs, kept = _inputs(model, batch)
     out = model(**inputs)
+    ceiling.check("the model, Hessians and the activations of a piece of the data", f"{SHORTER}, or {LAYERS}")
     logits = getattr(out, "logits", None)
     if logits is None or logits.dim() > 3:  # no classes, or pixels
         pooled = _pooled(out, batch.get("attention_mask"))

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+from transformers.pytorch_utils import Conv1D
 
 from corecompress_vae.turns import Turns
 
@@ -60,8 +61,6 @@ class Watch:
     """Sums up inputs and gradients of every linear, embedding and convolution module of a model, while entered."""
 
     def __init__(self, model: Any):
-        from transformers.pytorch_utils import Conv1D
-
         self.model = model
         self.sums: dict[str, Sums] = {}
         self.turned: set[str] = set()
@@ -70,12 +69,16 @@ class Watch:
         self.turns = Turns()
         self.handles = []
         self.tables: list[tuple[str, torch.nn.Embedding]] = []
+        self.watched: list[Any] = []
         self.lookups = _Lookups(self._on_lookup)
         for name, module in model.named_modules():
+            layer = isinstance(module, torch.nn.Linear | Conv1D) or _is_plain_convolution(module)
+            if layer or module is self.head or isinstance(module, torch.nn.Embedding):
+                self.watched.append(module)
             if module is self.head:
                 self.head_name = f"{name}.weight"
                 self.handles.append(module.register_forward_hook(self._keep_head))
-            elif isinstance(module, torch.nn.Linear | Conv1D) or _is_plain_convolution(module):
+            elif layer:
                 if isinstance(module, Conv1D):
                     self.turned.add(f"{name}.weight")
                 self.handles.append(module.register_forward_hook(self._on_layer(f"{name}.weight")))
@@ -96,6 +99,16 @@ class Watch:
         """See piece `number` in this thread, whatever the others see meanwhile."""
         with self.turns.piece(number), _Lookups(self._on_lookup):
             yield
+
+    def bytes_of_sums(self) -> int:
+        """Of all sums, when every module was seen."""
+        total = 0
+        for module in self.watched:
+            wide, rows = module.weight[0].numel(), len(module.weight)
+            n, o = (rows, wide) if isinstance(module, Conv1D) else (wide, rows)
+            alone = module is self.head or isinstance(module, torch.nn.Embedding)
+            total += 4 * (n * n + o * (1 if alone else GROUP))
+        return total
 
     def _of(self, name: str, n: int, o: int, device: torch.device) -> Sums:
         if name not in self.sums:

@@ -228,6 +228,21 @@ def test_threads_make_the_same_codec(options: str, tmp_path: Path, cli: Callable
     assert one == two
 
 
+@pytest.mark.parametrize(("way", "mend"), [("gradients", "calibration=layers"), ("layers", "shorter texts")])
+def test_max_memory_holds_for_calibration_too(way: str, mend: str, tmp_path: Path, cli: Callable[..., Any]) -> None:
+    """450 MB are enough for tensors of this model, not for torch and transformers beside it."""
+    source = vae_models.llama(tmp_path / "source")
+    data = f"text(length=128):{tiny.corpus(tmp_path / 'text.txt', documents=100)}"
+    recipe = f"vae(bits=5, calibration={way}, calibration_tokens=1000)"
+    asked = ["compress", source, "-o", tmp_path / "out", "-r", recipe, "--data", data, "--no-evaluate", "--max-memory"]
+    done = cli(*asked, "450MB")
+    assert done.returncode == 2
+    assert "--max-memory 450 MB: calibration takes" in done.stderr
+    assert mend in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert cli(*asked, "1.5GB", "--force").returncode == 0
+
+
 def test_calibration_without_enough_memory_says_what_needs_less(tmp_path: Path) -> None:
     """Windows of 8,192 tokens have attention matrices of a gigabyte a layer; the process may take half of that."""
     source = vae_models.llama(tmp_path / "source", max_position_embeddings=8192)
