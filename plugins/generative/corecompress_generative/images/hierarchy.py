@@ -35,7 +35,7 @@ class Options:
     spectral: float = option(1e-2, "weight of the sum of the convolutions' spectral norms")
     steps: int = option(2000, "updates")
     batch: int = option(64, "images of an update")
-    learning_rate: float = option(2e-3, "of Adam, at its highest")
+    learning_rate: float = option(4e-3, "of Adam, at its highest")
 
     def __post_init__(self) -> None:
         ranges.check(self)
