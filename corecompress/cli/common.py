@@ -49,7 +49,7 @@ def option_json(command: Command) -> Command:
 
 
 def option_quiet(command: Command) -> Command:
-    return click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")(command)
+    return click.option("--quiet", "-q", is_flag=True, help="Print nothing but warnings and errors.")(command)
 
 
 def option_jobs(command: Command) -> Command:
