@@ -182,7 +182,7 @@ def make_plan(
         return Plan(source, str(recipe), *nothing, model_stages, first)
     routing = route(resolved, checkpoint.tensors, registry)
     stored = [s for s in checkpoint.stored() if s.info.name in routing.number_of]
-    budget = memory_budget(routing, [s.info for s in stored], settings)
+    memory = memory_budget(routing, [s.info for s in stored], settings) + memory_besides()
     rows, seconds = [], 0.0
     with tempfile.TemporaryDirectory(prefix="corecompress-") as scratch:
         run = Run(resolved, registry, None, settings, Silent(), Path(scratch))  # calibration would take the run's time
@@ -208,7 +208,7 @@ def make_plan(
         sum(row.bytes for row in rows),
         checkpoint.nbytes,
         seconds / settings.threads,
-        budget + memory_besides(),
+        memory,
         model_stages,
         first,
     )

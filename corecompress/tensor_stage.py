@@ -53,14 +53,15 @@ def code_tensors(run: Run, checkpoint: Checkpoint) -> None:
     """Code the whole checkpoint into run.partial, manifest, card and other files included."""
     routing = route(run.resolved, checkpoint.tensors, run.registry)
     stored = [s for s in checkpoint.stored() if s.info.name in routing.number_of]
-    memory_budget(routing, [s.info for s in stored], run.settings)  # what can't be done is said before it takes time
+    infos = [s.info for s in stored]
+    memory_budget(routing, infos, run.settings)  # what can't be done is said before it takes time
     source = describe_source(checkpoint, run.progress)
     known = identity(run, source, (*run.resolved.model_stages, *routing.stages))
     journal = Journal.resume(run.partial, known) if run.settings.resume else Journal(run.partial, known)
     keys = [STATE.format(n) for n in range(len(routing.stages))] + [s.info.name + SUFFIX for s in stored]
     writer = PayloadWriter(run.partial, keys, 2 * checkpoint.nbytes, journal, run.settings.shard_bytes)
     states = _prepare(run, checkpoint, routing, writer)
-    _code_each(run, routing, stored, writer, memory_budget(routing, [s.info for s in stored], run.settings))
+    _code_each(run, routing, stored, writer, memory_budget(routing, infos, run.settings))
     payloads = writer.finish()
     components = [used_stage(s, state) for s, state in zip(routing.stages, states, strict=True)]
     components += map(used_stage, run.resolved.model_stages)
