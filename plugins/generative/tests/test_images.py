@@ -187,6 +187,10 @@ def test_a_prompt_says_what_is_drawn(tmp_path: Path) -> None:
         assert f"'{prompt.split()[-1]}' is no word of the captions; {said}" in done.stderr
         assert ("'handwriten' is no word" in done.stderr) == ("handwriten" in prompt)
         assert not (tmp_path / "x").exists()
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "generative_format": 1}))
+    with pytest.raises(CorecompressError, match="fit it again"):
+        open_fitted(tmp_path / "model")
 
 
 def test_bad_images_are_one_line(tmp_path: Path) -> None:

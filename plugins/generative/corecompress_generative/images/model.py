@@ -1,6 +1,6 @@
 """The image VAE of `cnn`, `vae-gan` and `text2image`: two strided convolutions to the latents, two back.
 
-With captions, their words go through a GRU; posterior and synthesis are told the outcome (a conditional VAE, K. Sohn et
+With captions, their words go through an LSTM; posterior and synthesis are told the outcome (a conditional VAE, K. Sohn et
 al., "Learning structured output representation using deep conditional generative models", 2015).
 """
 
@@ -25,10 +25,10 @@ class CaptionEncoder(nn.Module):
     def __init__(self, words: int, width: int):
         super().__init__()
         self.words = nn.Embedding(words, width, padding_idx=0)
-        self.gru = nn.GRU(width, width, batch_first=True)
+        self.lstm = nn.LSTM(width, width, batch_first=True)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        states, _ = self.gru(self.words(ids))
+        states, _ = self.lstm(self.words(ids))
         last = (ids != 0).sum(1).clamp_min(1) - 1
         return states[torch.arange(len(ids), device=ids.device), last]
 
