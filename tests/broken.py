@@ -28,7 +28,7 @@ THERE = "('fresh' in __import__('sys').argv[0])"
 """Whether it is the kit's other process."""
 REWRITE = "rewrite_checkpoint(job.source, out, self.prune, job.progress)"
 
-TEXT = "text(form=sentences, tokenizer=words, document=line):demo"
+TEXT = "text(form=sentences, tokenizer=words, document=line, vocabulary=200, length=12):demo"
 GENERATIVE_HOOKS = f"""
 from corecompress import Component, hookimpl
 

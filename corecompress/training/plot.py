@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from corecompress.report.plots import COLOURS, GREY
 from corecompress.training.checkpoints import State
 
@@ -16,6 +14,8 @@ SMOOTH = 50
 
 def plot_losses(state: State, path: Path, unit: str | None = None) -> None:
     """Loss of every step, their running mean, and the evaluation split, as a PNG; `unit` of all of them."""
+    from matplotlib.figure import Figure  # slow to import, and not wanted where a model is only drawn from
+
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes: Any = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)

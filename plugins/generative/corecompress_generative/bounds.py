@@ -19,8 +19,7 @@ COLLAPSED = 0.1
 
 def importance_bound(model: GenerativeModel, prior: Prior, batch: Inputs, draws: int) -> torch.Tensor:
     """−ln (1/K Σ p(x | z) p(z) / q(z | x)) in nats [n], K draws of the posterior (arXiv:1509.00519, eq. 8)."""
-    weights = torch.stack([model.log_weight(batch, prior) for _ in range(draws)])
-    return math.log(draws) - torch.logsumexp(weights, 0)
+    return math.log(draws) - torch.logsumexp(model.log_weights(batch, prior, draws), 0)
 
 
 @torch.no_grad()

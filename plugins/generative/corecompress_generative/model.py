@@ -53,12 +53,15 @@ class GenerativeModel(PreTrainedModel):  # type: ignore[misc]
         z = mean + log_deviation.exp() * torch.randn_like(mean)
         return divergence(prior, mean, log_deviation, z), -self.log_likelihood(batch, z), z
 
-    def log_weight(self, batch: Inputs, prior: Prior) -> torch.Tensor:
-        """ln p(x | z) p(z) / q(z | x) in nats [n], for one draw z of the posterior."""
+    def log_weights(self, batch: Inputs, prior: Prior, draws: int) -> torch.Tensor:
+        """ln p(x | z) p(z) / q(z | x) in nats [draws, n], z being drawn from the posterior."""
         mean, log_deviation = self.posterior(batch)
-        z = mean + log_deviation.exp() * torch.randn_like(mean)
-        ratio = log_density(prior, z) - log_normal(z, mean, log_deviation)
-        return self.log_likelihood(batch, z) + ratio.sum(1)
+        found = []
+        for _ in range(draws):
+            z = mean + log_deviation.exp() * torch.randn_like(mean)
+            ratio = log_density(prior, z) - log_normal(z, mean, log_deviation)
+            found.append(self.log_likelihood(batch, z) + ratio.sum(1))
+        return torch.stack(found)
 
     def log_likelihood(self, batch: Inputs, z: torch.Tensor) -> torch.Tensor:
         """ln p(sample | z) in nats [n]."""

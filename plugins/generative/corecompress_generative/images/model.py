@@ -28,9 +28,9 @@ class CaptionEncoder(nn.Module):
         self.lstm = nn.LSTM(width, width, batch_first=True)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        states, _ = self.lstm(self.words(ids))
-        last = (ids != 0).sum(1).clamp_min(1) - 1
-        return states[torch.arange(len(ids), device=ids.device), last]
+        lengths = (ids != 0).sum(1).clamp_min(1)
+        states, _ = self.lstm(self.words(ids[:, : int(lengths.max())]))
+        return states[torch.arange(len(ids), device=ids.device), lengths - 1]
 
 
 class ImageVae(GenerativeModel):

@@ -184,10 +184,13 @@ class Nvae(GenerativeModel):
         likelihood = log_likelihood(self.kind, said, batch["pixel_values"], self.log_width)
         return divergence(prior, mean, log_deviation, unit), -likelihood, unit
 
-    def log_weight(self, batch: Inputs, prior: Prior) -> torch.Tensor:
-        mean, log_deviation, unit, said = self._down(batch["pixel_values"], noise=True)
-        ratio = log_density(prior, unit) - log_normal(unit, mean, log_deviation)
-        return log_likelihood(self.kind, said, batch["pixel_values"], self.log_width) + ratio.sum(1)
+    def log_weights(self, batch: Inputs, prior: Prior, draws: int) -> torch.Tensor:
+        pixels, found = batch["pixel_values"], []
+        for _ in range(draws):
+            mean, log_deviation, unit, said = self._down(pixels, noise=True)
+            ratio = log_density(prior, unit) - log_normal(unit, mean, log_deviation)
+            found.append(log_likelihood(self.kind, said, pixels, self.log_width) + ratio.sum(1))
+        return torch.stack(found)
 
     def said(self, z: torch.Tensor) -> torch.Tensor:
         """What the pixels get from latents in units of the prior [n, k]."""
