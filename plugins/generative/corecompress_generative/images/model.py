@@ -1,7 +1,7 @@
 """The image VAE of `cnn`, `vae-gan` and `text2image`: two strided convolutions to the latents, two back.
 
-With captions, their words go through an LSTM; posterior and synthesis are told the outcome (a conditional VAE, K. Sohn et
-al., "Learning structured output representation using deep conditional generative models", 2015).
+With captions, their words go through an LSTM; posterior and synthesis are told the outcome (a conditional VAE, K. Sohn
+et al., "Learning structured output representation using deep conditional generative models", 2015).
 """
 
 from __future__ import annotations
