@@ -72,7 +72,7 @@ class Watch:
         self.watched: list[Any] = []
         self.lookups = _Lookups(self._on_lookup)
         for name, module in model.named_modules():
-            layer = isinstance(module, torch.nn.Linear | Conv1D) or _is_plain_convolution(module)
+            layer = isinstance(module, (torch.nn.Linear, Conv1D, *CONVOLUTIONS))
             if layer or module is self.head or isinstance(module, torch.nn.Embedding):
                 self.watched.append(module)
             if module is self.head:
@@ -213,22 +213,23 @@ class Watch:
             yield names[id(self.head.weight)], head
 
 
-def _is_plain_convolution(module: Any) -> bool:
-    """Whether it is a convolution whose inputs `_patches` knows."""
-    if not isinstance(module, CONVOLUTIONS) or module.padding_mode != "zeros" or isinstance(module.padding, str):
-        return False
-    return all(d == 1 for d in module.dilation)
-
-
 def _patches(image: torch.Tensor, convolution: Any) -> torch.Tensor:
     """What each output of a convolution is summed over, [positions, groups, n], of image [channels, …]."""
-    ends = [size for size in reversed(convolution.padding) for _ in range(2)]
-    found = torch.nn.functional.pad(image, ends)
-    for axis, (kernel, stride) in enumerate(zip(convolution.kernel_size, convolution.stride, strict=True)):
-        found = found.unfold(1 + axis, kernel, stride)
-    axes = len(convolution.kernel_size)
+    axes, mode = len(convolution.kernel_size), convolution.padding_mode
+    spans = [d * (k - 1) + 1 for d, k in zip(convolution.dilation, convolution.kernel_size, strict=True)]
+    ends = [end for axis in reversed(range(axes)) for end in _padding(convolution.padding, axis, spans[axis])]
+    found = torch.nn.functional.pad(image[None], ends, mode="constant" if mode == "zeros" else mode)[0]
+    for axis, (span, stride, step) in enumerate(zip(spans, convolution.stride, convolution.dilation, strict=True)):
+        found = found.unfold(1 + axis, span, stride)[..., ::step]
     found = found.movedim(0, axes).flatten(0, axes - 1)
     return found.reshape(len(found), convolution.groups, -1)
+
+
+def _padding(padding: Any, axis: int, span: int) -> tuple[int, int]:
+    """Zeros before and behind an axis that a kernel of `span` goes along."""
+    if padding == "same":
+        return (span - 1) // 2, span // 2
+    return (0, 0) if padding == "valid" else (padding[axis], padding[axis])
 
 
 def embeddings_of(model: Any, side: str) -> Any:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tiny
 import vae_models
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from vae_models import LENGTH
 
 import corecompress
@@ -141,19 +143,32 @@ def test_images_calibrate_convolutions_and_linear_layers(kind: str, tmp_path: Pa
     assert found[1] < found[0] / 4
 
 
-@pytest.mark.parametrize("groups", [1, 4, 8])
-def test_patches_times_weights_are_a_convolution(groups: int) -> None:
+@settings(max_examples=60, deadline=None)
+@given(
+    axes=st.integers(1, 3),
+    groups=st.sampled_from([1, 4, 8]),
+    kernel=st.tuples(*[st.integers(1, 4)] * 3),
+    stride=st.tuples(*[st.integers(1, 3)] * 3),
+    dilation=st.tuples(*[st.integers(1, 2)] * 3),
+    padding=st.one_of(st.sampled_from(["same", "valid"]), st.tuples(*[st.integers(0, 2)] * 3)),
+    mode=st.sampled_from(["zeros", "reflect", "replicate", "circular"]),
+)
+def test_patches_times_weights_are_a_convolution(
+    axes: int, groups: int, kernel: Any, stride: Any, dilation: Any, padding: Any, mode: str
+) -> None:
     import torch
 
     from corecompress_vae.watch import _patches
 
     torch.manual_seed(0)
-    for axes, kind in ((1, torch.nn.Conv1d), (2, torch.nn.Conv2d), (3, torch.nn.Conv3d)):
-        one = kind(
-            8, 16, (3, 2, 4)[:axes], stride=(2, 1, 3)[:axes], padding=(1, 0, 2)[:axes], groups=groups, bias=False
-        )
-        image = torch.randn(8, *(9, 8, 7)[:axes])
-        patches = _patches(image, one)
-        weight = one.weight.reshape(groups, 16 // groups, -1)
-        made = torch.einsum("tgn,gon->got", patches, weight).reshape(16, -1)
-        torch.testing.assert_close(made, one(image[None])[0].flatten(1))
+    kind = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)[axes - 1]
+    padded = padding if isinstance(padding, str) else padding[:axes]
+    steps = (1,) * axes if padding == "same" else stride[:axes]
+    one = kind(
+        8, 16, kernel[:axes], steps, padded, dilation=dilation[:axes], groups=groups, bias=False, padding_mode=mode
+    )
+    image = torch.randn(8, *(9, 8, 7)[:axes])
+    patches = _patches(image, one)
+    weight = one.weight.reshape(groups, 16 // groups, -1)
+    made = torch.einsum("tgn,gon->got", patches, weight).reshape(16, -1)
+    torch.testing.assert_close(made, one(image[None])[0].flatten(1))
