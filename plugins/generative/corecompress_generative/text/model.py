@@ -57,8 +57,11 @@ class TextVae(GenerativeModel):
         return found
 
     def log_likelihood(self, batch: Inputs, z: torch.Tensor) -> torch.Tensor:
-        logits = self.synthesis(z, self._dropped(batch["input_ids"][:, :-1]))
-        return _log_likelihood(logits, batch)
+        features = self.synthesis.features(z, self._dropped(batch["input_ids"][:, :-1]))
+        mask = batch["attention_mask"][:, 1:].bool()
+        # a vocabulary's logits of padding would be half of the time
+        found = _log_probabilities(self.synthesis.logits(features[mask]), batch["input_ids"][:, 1:][mask])
+        return found.new_zeros(mask.shape).masked_scatter(mask, found).sum(1)
 
     def values(self, batch: Inputs) -> torch.Tensor:
         return batch["attention_mask"][:, 1:].sum(1)
@@ -82,8 +85,9 @@ class TextVae(GenerativeModel):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         batch = {"input_ids": input_ids, "attention_mask": mask, **({} if tags is None else {"tags": tags})}
         mean, _ = self.posterior(batch)
-        logits = self.synthesis(mean, input_ids[:, :-1])
-        nll = -_log_likelihood(logits, batch)
+        logits, targets = self.synthesis(mean, input_ids[:, :-1]), input_ids[:, 1:]
+        found = _log_probabilities(logits.flatten(0, 1), targets.flatten()).view(targets.shape)
+        nll = -(found * mask[:, 1:]).sum(1)
         return Reconstruction(logits=logits, latents=mean, nll=nll, loss=nll.mean())
 
     @torch.no_grad()
@@ -94,7 +98,6 @@ class TextVae(GenerativeModel):
         return found
 
 
-def _log_likelihood(logits: torch.Tensor, batch: Inputs) -> torch.Tensor:
-    targets, mask = batch["input_ids"][:, 1:], batch["attention_mask"][:, 1:]
-    loss = nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-    return -(loss * mask).sum(1)
+def _log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """ln p [t] of the tokens targets int64 [t], logits [t, vocabulary]."""
+    return -nn.functional.cross_entropy(logits, targets, reduction="none")

@@ -27,6 +27,11 @@ class LstmSynthesis(nn.Module):
 
     def forward(self, z: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """latents [n, k], the words before [n, t] -> logits [n, t, vocabulary]."""
+        found: torch.Tensor = self.logits(self.features(z, ids))
+        return found
+
+    def features(self, z: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """What the logits are made of, [n, t, hidden]."""
         found, _ = self._steps(z, ids, self._begin(z))
         return found
 
@@ -36,15 +41,15 @@ class LstmSynthesis(nn.Module):
 
     def _steps(self, z: torch.Tensor, ids: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
         inputs = torch.cat([self.words(ids), z[:, None].expand(-1, ids.shape[1], -1)], 2)
-        out, state = self.lstm(inputs, state)
-        return self.logits(out), state
+        return self.lstm(inputs, state)  # type: ignore[no-any-return]
 
     def write(self, z: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """Word after word, int64 [n, length − 1]: the likeliest one, or a draw of the generator's."""
         ids, state = torch.full((len(z), 1), self.config.bos_token_id, device=z.device), self._begin(z)
         found = []
         for _ in range(self.config.length - 1):
-            logits, state = self._steps(z, ids, state)
+            out, state = self._steps(z, ids, state)
+            logits = self.logits(out)
             ids = logits.argmax(2) if generator is None else _drawn(logits, self.config.unk_token_id, generator)
             found.append(ids)
         return torch.cat(found, 1)
@@ -77,13 +82,16 @@ class GatSynthesis(nn.Module):
 
     def forward(self, z: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """latents [n, k] -> logits [n, t, vocabulary]; of the words before only their number t counts."""
+        found: torch.Tensor = self.logits(self.features(z, ids))
+        return found
+
+    def features(self, z: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """What the logits are made of, [n, t, hidden]."""
         x = self.nodes(z).view(-1, self.width)
         edges, offsets = self._edges(x, len(z))
         for block in self.blocks:
             x = block(x, edges, offsets)
-        x = self.norm(x).view(len(z), self.positions, self.width)
-        found: torch.Tensor = self.logits(x[:, : ids.shape[1]])
-        return found
+        return self.norm(x).view(len(z), self.positions, self.width)[:, : ids.shape[1]]  # type: ignore[no-any-return]
 
     def _edges(self, x: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(edges [2, e], offset of each, one-hot [e, 2 · window + 2]; the last for those that are only alike)."""
