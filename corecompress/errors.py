@@ -13,6 +13,10 @@ class OutOfReach(CorecompressError):
         self.bits = bits
 
 
+class EmptySplit(CorecompressError):
+    """A split of the data has no sample; who asked for it may know how much is needed."""
+
+
 class CorruptData(CorecompressError, ValueError):
     """Coded bytes that no encoder wrote: raised by coders, which don't know whose bytes they read."""
 

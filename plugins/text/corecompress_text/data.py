@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from corecompress.checkpoint import Checkpoint
 from corecompress.components import Batch, DataReport
 from corecompress.demo import cache_folder
-from corecompress.errors import CorecompressError
+from corecompress.errors import CorecompressError, EmptySplit
 from corecompress_text import vocabulary
 from corecompress_text.options import Form, Options
 from corecompress_text.prepare import Prepared, Wanted, prepared
@@ -114,17 +114,17 @@ class Text:
         for at in range(start * size, count, size):
             yield make(split, order[at : at + size])
 
-    def _too_short(self, split: str, tokens: int) -> CorecompressError:
+    def _too_short(self, split: str, tokens: int) -> EmptySplit:
         share = {"calibration": self.options.calibration, "evaluation": self.options.evaluation}
         part = share.get(split, 1 - sum(share.values()))
         if part <= 0:
-            return CorecompressError(f"text: the {split} split has a share of 0; give it one, e.g. text({split}=0.2)")
+            return EmptySplit(f"text: the {split} split has a share of 0; give it one, e.g. text({split}=0.2)")
         if self.wanted.form == "windows" and tokens:
-            return CorecompressError(
+            return EmptySplit(
                 f"text: the {split} split ({part:.0%}) holds {tokens} tokens, less than one window of "
                 f"{self.wanted.length}; give more text, or text(length={max(8, tokens // 2)})"
             )
-        return CorecompressError(f"text: the {split} split ({part:.0%}) holds no document; give more text")
+        return EmptySplit(f"text: the {split} split ({part:.0%}) holds no document; give more text")
 
     def _windows(self, split: str, numbers: NDArray[np.int64]) -> Batch:
         known, rows = self.corpus.vocabulary, self.corpus.rows[split]

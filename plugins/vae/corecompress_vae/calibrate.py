@@ -43,8 +43,8 @@ from corecompress_vae.names import stored_names
 from corecompress_vae.passes import (
     MOST,
     backward,
-    batches,
     enough_memory,
+    first_batch,
     load_model,
     model_bytes,
     most,
@@ -105,7 +105,7 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
     model = load_model(job)
     with quiet(model), enough_memory(), Watch(model) as watch:
         ceiling.check("the model and Hessians", LAYERS, watch.bytes_of_sums())
-        first = next(iter(batches(job)), {})
+        first = first_batch(job, tokens)
         problem = why_not(model, first)
         if problem and model.dtype != torch.float32:
             problem = why_not(model.float(), first)  # there are forwards that make float32 themselves

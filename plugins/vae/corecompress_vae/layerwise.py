@@ -27,7 +27,7 @@ import torch
 from corecompress.components import Job
 from corecompress_vae.calibrate import digest_of, factor, save
 from corecompress_vae.ceiling import SHORTER, Ceiling
-from corecompress_vae.passes import batches, enough_memory, pieces, why_not_read
+from corecompress_vae.passes import enough_memory, first_batch, pieces, why_not_read
 from corecompress_vae.skeleton import Call, CantWalk, Walk
 from corecompress_vae.turns import one_thread
 from corecompress_vae.watch import Watch
@@ -52,7 +52,7 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
     try:
         walk = Walk(job.source)
         takes = inspect.signature(walk.model.forward).parameters
-        first = next(batches(job), {})
+        first = first_batch(job, tokens)
         if unread := why_not_read(walk.model, first):
             raise CantWalk(unread)
         folder.mkdir(parents=True, exist_ok=True)

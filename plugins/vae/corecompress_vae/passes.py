@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from corecompress.components import Job
-from corecompress.errors import CorecompressError
+from corecompress.errors import CorecompressError, EmptySplit
 from corecompress.measure.outputs import decoder_start
 from corecompress_vae.ceiling import LAYERS, SHORTER, Ceiling
 from corecompress_vae.watch import Watch
@@ -129,6 +129,14 @@ def batches(job: Job) -> Iterator[dict[str, torch.Tensor]]:
     for batch in job.data.batches(job.seed, "calibration"):
         arrays = {key: np.asarray(value) for key, value in batch.items()}
         yield {key: torch.from_numpy(value) for key, value in arrays.items() if value.dtype.kind in "iufb"}
+
+
+def first_batch(job: Job, tokens: int | None) -> dict[str, torch.Tensor]:
+    """The first one; {} of data without any. Raises CorecompressError for too little text."""
+    try:
+        return next(batches(job), {})
+    except EmptySplit as problem:
+        raise CorecompressError(f"{problem}; calibration takes {tokens or LEAST} tokens") from None
 
 
 def pieces(job: Job, tokens: int | None) -> Iterator[tuple[dict[str, torch.Tensor], int]]:

@@ -168,6 +168,9 @@ def test_text_too_short_says_how_much(tmp_path: Path, cli: Callable[..., Any]) -
     assert "32768 are needed" in lines[0]
     assert "calibration_tokens=" in lines[0]
     assert not (tmp_path / "out").exists()
+    text.write_text("two of them\n\nare too few\n")
+    with pytest.raises(CorecompressError, match=r"calibration split .* calibration takes 500 tokens"):
+        corecompress.compress(source, tmp_path / "out", "vae(bits=4, calibration_tokens=500)", data=f"text:{text}")
 
 
 @pytest.mark.parametrize("way", ["gradients", "layers"])
