@@ -1,7 +1,7 @@
 """The image VAE of `cnn`, `vae-gan` and `text2image`: two strided convolutions to the latents, two back.
 
-With captions, their words go through an LSTM; posterior and synthesis are told the outcome (a conditional VAE, K. Sohn
-et al., "Learning structured output representation using deep conditional generative models", 2015).
+With captions, their words go through a GRU or an LSTM; posterior and synthesis are told the outcome (a conditional VAE,
+K. Sohn et al., "Learning structured output representation using deep conditional generative models", 2015).
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ SHRINK = 4
 class CaptionEncoder(nn.Module):
     """Word ids [n, length], 0 for padding -> [n, width]."""
 
-    def __init__(self, words: int, width: int):
+    def __init__(self, words: int, width: int, kind: str):
         super().__init__()
         self.words = nn.Embedding(words, width, padding_idx=0)
-        self.lstm = nn.LSTM(width, width, batch_first=True)
+        self.kind = kind
+        self.add_module(kind, {"gru": nn.GRU, "lstm": nn.LSTM}[kind](width, width, batch_first=True))
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         lengths = (ids != 0).sum(1).clamp_min(1)
-        states, _ = self.lstm(self.words(ids[:, : int(lengths.max())]))
+        states, _ = self.get_submodule(self.kind)(self.words(ids[:, : int(lengths.max())]))
         return states[torch.arange(len(ids), device=ids.device), lengths - 1]
 
 
@@ -45,7 +46,8 @@ class ImageVae(GenerativeModel):
         channels, hidden, told = config.options["channels"], config.options["hidden"], config.caption_width
         height, width = (extent // SHRINK for extent in config.image_size)
         inner = 2 * channels * height * width
-        self.captions = CaptionEncoder(config.caption_words, told) if told else None
+        reader = config.options.get("captions", "gru")
+        self.captions = CaptionEncoder(config.caption_words, told, reader) if told else None
         self.analysis = nn.Sequential(
             nn.Conv2d(config.num_channels, channels, 4, 2, 1),
             nn.SiLU(),

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class Options(VaeGanOptions):
     likelihood: Kind = option("bernoulli", "of a pixel")
     steps: int = option(3000, "updates")
     words: int = option(64, "width of what a caption becomes")
+    captions: Literal["gru", "lstm"] = option("gru", "what reads them, word after word")
     begin: float = option(0.5, "share of the training with the likelihood alone")
 
 
