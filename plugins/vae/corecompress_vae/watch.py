@@ -226,7 +226,7 @@ def _patches(image: torch.Tensor, convolution: Any) -> torch.Tensor:
 
 
 def _padding(padding: Any, axis: int, span: int) -> tuple[int, int]:
-    """Zeros before and behind an axis that a kernel of `span` goes along."""
+    """How much is added before and behind an axis that a kernel of `span` goes along."""
     if padding == "same":
         return (span - 1) // 2, span // 2
     return (0, 0) if padding == "valid" else (padding[axis], padding[axis])

@@ -49,14 +49,14 @@ def symbols_of(shape: str, n: int, width: float, seed: int) -> np.ndarray:
 @settings(max_examples=5, deadline=None)
 @given(st.sampled_from(SHAPES), st.floats(0.2, 60), st.integers(0, 1000), st.integers(1, 5000))
 @example("constant", 42.0, 0, 1696)
+@example("skewed", 1.758546587491766, 675, 2256)  # hyper-latents take as many bytes coded as they are
 def test_code_lengths_are_those_of_the_tables(name: str, shape: str, width: float, seed: int, n: int) -> None:
-    streams = 2 if name == "hierarchical" else 1  # hyper-latents are one of their own, with coder states of its own
     made, symbols = prior(name), symbols_of(shape, n, width, seed)
     made.fit(symbols)
     coder = made.freeze()
     data, ideal = coder.compress(symbols), coder.bits(symbols)
     assert np.array_equal(coder.decompress(data, n), symbols)
-    assert abs(8 * len(data) - ideal) < 0.005 * ideal + 8 * 64 * streams
+    assert abs(8 * len(data) - ideal) < 0.005 * ideal + 8 * 64
     again = type(coder).from_bytes(coder.to_bytes())
     assert again.compress(symbols) == data
     assert np.array_equal(again.decompress(data, n), symbols)

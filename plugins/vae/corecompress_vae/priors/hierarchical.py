@@ -114,7 +114,8 @@ class Hierarchical(LogisticMixture):
 
 @dataclass(frozen=True)
 class HierarchicalCoder:
-    """Hyper-latents, then the symbols: varint of 2 · length (+ 1: they are a byte each), hyper-latents, symbols."""
+    """Hyper-latents, then the symbols: varint of 2 · length (+ 1: they are a byte each, or one for all), hyper-latents,
+    symbols."""
 
     coder: TableCoder
     hyper: Tables
@@ -127,10 +128,13 @@ class HierarchicalCoder:
         symbols = np.asarray(symbols)
         blocks = block_classes(symbols, self.block)
         head, packed = encode(blocks, self.hyper).tobytes(), blocks.astype(np.uint8).tobytes()
-        out = bytearray()
-        put_varint(out, 2 * min(len(head), len(packed)) + (len(packed) < len(head)))
+        if len(set(packed)) == 1:
+            packed = packed[:1]
+        plain, out = len(packed) <= len(head), bytearray()
+        sent = packed if plain else head
+        put_varint(out, 2 * len(sent) + plain)
         spread = np.repeat(blocks, self.block)[: symbols.size]
-        return bytes(out) + min(packed, head, key=len) + self.coder.compress(symbols, spread)
+        return bytes(out) + sent + self.coder.compress(symbols, spread)
 
     def decompress(self, data: bytes, n: int, context: NDArray[Any] | None = None) -> NDArray[np.int32]:
         """The n symbols, int32 [n]. Raises CorruptData on bytes that `compress` never wrote."""
@@ -138,10 +142,10 @@ class HierarchicalCoder:
             return self.coder.decompress(data, n, context)
         length, at = get_varint(bytes(data[:5]), 0)
         plain, length, count = length & 1, length >> 1, -(-n // self.block)
-        if at + length > len(data) or (plain and length != count):
+        if at + length > len(data) or (plain and length not in (min(1, count), count)):
             raise CorruptData("hyper-latents are cut off")
         coded = data[at : at + length]
-        blocks = np.frombuffer(coded, np.uint8) if plain else decode(coded, count, self.hyper)
+        blocks = np.resize(np.frombuffer(coded, np.uint8), count) if plain else decode(coded, count, self.hyper)
         if blocks.size and not 0 <= blocks.min() <= blocks.max() < CLASSES:
             raise CorruptData("a hyper-latent names no class")
         return self.coder.decompress(data[at + length :], n, np.repeat(blocks, self.block)[:n])
