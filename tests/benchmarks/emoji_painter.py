@@ -5,9 +5,10 @@
 Every caption has one picture, so there are no classes to judge by. Retrieval instead: of 500 drawn pictures, the share
 among whose 1 (or 10) nearest real ones is that of the caption that was asked; near in 64 principal components of the
 pictures that it learned from. `seen` captions are of those pictures; `unseen` ones of the evaluation split, whose
-concepts it never saw, as far as it knows all their words. The Fréchet distance is that of the same components, seen
-captions, against the pictures learned from. A folder that is there already is not fitted again. Writes report.json,
-report.md and sheets of what was asked, real beside drawn.
+concepts it never saw, as far as it knows all their words. Of `--language both`, captions of either language are judged
+apart, among the same pictures. The Fréchet distance is that of the same components, seen captions, against the pictures
+learned from. A folder that is there already is not fitted again. Writes report.json, report.md and sheets of what was
+asked, real beside drawn.
 """
 
 import argparse
@@ -58,11 +59,11 @@ def measure(
         for k in (1, 10):
             row[f"{name}: retrieval@{k}"] = retrieved(points, asked, among, captions, k)
         row[f"{name}: prompts"] = len(numbers)
-        if name == "seen":
-            row["Fréchet distance"] = frechet(among, points)
+        if name.startswith("seen"):
+            row[f"{name}: Fréchet distance"] = frechet(among, points)
         step = max(1, len(numbers) // SHOWN)
         pairs = [sample for at in range(0, len(numbers), step) for sample in (_real(pixels, numbers[at]), drawn[at])]
-        write_samples(pairs[: 2 * SHOWN], folder.parent / f"{folder.name}-{name}.png")
+        write_samples(pairs[: 2 * SHOWN], folder.parent / f"{folder.name}-{name.replace(', ', '-')}.png")
     return row
 
 
@@ -79,12 +80,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    data = f"captioned(size=32, batch=128, language={asked.language}):emoji"
-    whole, small = fitted_and_compressed(asked, data)
+    data = "captioned(size=32, batch=128, language={}):emoji"
+    whole, small = fitted_and_compressed(asked, data.format(asked.language))
+    languages = ("en", "zh") if asked.language == "both" else (asked.language,)
     splits = {"seen": ("training", "calibration"), "unseen": ("evaluation",)}
-    real = {name: images_of(data, *which)[::2] for name, which in splits.items()}
-    space = Components(real["seen"][0])
-    points = space(real["seen"][0])
+    real = {
+        f"{name}, {language}": images_of(data.format(language), *which)[::2]
+        for name, which in splits.items()
+        for language in languages
+    }
+    space = Components(real[f"seen, {languages[0]}"][0])
+    points = space(real[f"seen, {languages[0]}"][0])
     facts = {
         "Fréchet distance between halves of the real ones": frechet(points[::2], points[1::2]),
         **{

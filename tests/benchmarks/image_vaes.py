@@ -36,12 +36,18 @@ FITS = {
     "cnn, as large as nvae": ("cnn(steps={steps}, channels=16, hidden=78)", "gaussian"),
     "nvae, hierarchical": ("nvae(steps={steps}, batch=128)", "hierarchical"),
     "nvae, Gaussian": ("nvae(steps={steps}, batch=128)", "gaussian"),
+    "nvae, Hadamard prior": ("nvae(steps={steps}, batch=128)", "hadamard"),
+    "vae-gan, black and white": ("vae-gan(steps={steps}, likelihood=bernoulli)", "gaussian"),
+    "vae-gan, Hadamard prior": ("vae-gan(steps={steps}, likelihood=bernoulli)", "hadamard"),
+    "text2image": ("text2image(steps={steps})", "gaussian"),
+    "text2image, Hadamard prior": ("text2image(steps={steps})", "hadamard"),
     "vae-gan": ("vae-gan(steps={steps})", "gaussian"),
+    "vae-gan, non-saturating": ("vae-gan(steps={steps}, loss=non-saturating)", "gaussian"),
     "cnn, grey": ("cnn(steps={steps}, likelihood=gaussian)", "gaussian"),
 }
 """What is fitted by our encoders, under its name in the table."""
 PEERS = ("Pythae VAE", "Pythae VAEGAN")
-GREY = ("vae-gan", "cnn, grey", "Pythae VAEGAN")
+GREY = ("vae-gan", "vae-gan, non-saturating", "cnn, grey", "Pythae VAEGAN")
 
 
 def ours(spec: str, name: str, folder: Path, steps: int, seed: int) -> float:
