@@ -150,10 +150,15 @@ class Nvae(GenerativeModel):
         self.log_width = nn.Parameter(torch.tensor(-1.0)) if self.kind == "gaussian" else None
         self.prior_network = self.network_of_prior()
         self.post_init()
+        self.to(memory_format=torch.channels_last)
 
     def _features(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        fine = self.fine(self.stem(seen(self.kind, pixels)))
+        fine = self.fine(_interleaved(self.stem(seen(self.kind, pixels))))
         return self.coarse(self.shrink(fine)), fine
+
+    def _begin(self, n: int) -> torch.Tensor:
+        """What is known before the first group."""
+        return _interleaved(self.first.expand(n, -1, -1, -1))
 
     def _larger(self, number: int, s: torch.Tensor) -> torch.Tensor:
         """What is known, twice as large where the finer scale begins."""
@@ -163,7 +168,7 @@ class Nvae(GenerativeModel):
     def _down(self, pixels: torch.Tensor, noise: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """From the image: means, log deviations, latents, all in units of the prior [n, k], and what the pixels get."""
         coarse, fine = self._features(pixels)
-        s = self.first.expand(len(pixels), -1, -1, -1)
+        s = self._begin(len(pixels))
         found: list[tuple[torch.Tensor, ...]] = []
         for number, group in enumerate(self.groups):
             s = self._larger(number, s)
@@ -194,10 +199,10 @@ class Nvae(GenerativeModel):
 
     def said(self, z: torch.Tensor) -> torch.Tensor:
         """What the pixels get from latents in units of the prior [n, k]."""
-        s, at = self.first.expand(len(z), -1, -1, -1), 0
+        s, at = self._begin(len(z)), 0
         for number, (group, size) in enumerate(zip(self.groups, self.sizes, strict=True)):
             count = size[0] * size[1] * size[2]
-            s = group.on(self._larger(number, s), z[:, at : at + count].view(-1, *size))
+            s = group.on(self._larger(number, s), _interleaved(z[:, at : at + count].view(-1, *size)))
             at += count
         found: torch.Tensor = self.last(s)
         return found
@@ -218,6 +223,12 @@ class Nvae(GenerativeModel):
         mean, _, _, said = self._down(pixel_values, noise=False)
         nll = -log_likelihood(self.kind, said, pixel_values, self.log_width)
         return Reconstruction(logits=means(self.kind, said), latents=mean, nll=nll, loss=nll.mean())
+
+
+def _interleaved(x: torch.Tensor) -> torch.Tensor:
+    """x [n, c, h, w] with channels last in memory, as the weights are and what is made of it will be: on a CPU gradients
+    of depthwise convolutions take half the time."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _soft(log_deviation: torch.Tensor) -> torch.Tensor:
