@@ -226,8 +226,8 @@ class Nvae(GenerativeModel):
 
 
 def _interleaved(x: torch.Tensor) -> torch.Tensor:
-    """x [n, c, h, w] with channels last in memory, as the weights are and what is made of it will be: on a CPU gradients
-    of depthwise convolutions take half the time."""
+    """x [n, c, h, w] with channels last in memory, as the weights are and what is made of it will be: on a CPU
+    gradients of depthwise convolutions take half the time."""
     return x.contiguous(memory_format=torch.channels_last)
 
 

@@ -62,8 +62,8 @@ class LogisticMixture(ShapePrior):
 
 
 KNOTS, NEAR, FAR = 4096, 1e-4, 64.0
-"""Of the table of `Hadamard`: knots are even in asinh(x / NEAR), which is fine where the density has its pole, up to FAR
-deviations, where what is left is far below UNLIKELY."""
+"""Of the table of `Hadamard`: knots are even in asinh(x / NEAR), which is fine where the density has its pole, up to
+FAR deviations, where what is left is far below UNLIKELY."""
 
 
 class Hadamard(ShapePrior):
