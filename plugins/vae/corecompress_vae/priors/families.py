@@ -83,7 +83,7 @@ class Hadamard(ShapePrior):
         widths = torch.from_numpy(np.exp(log_v) / math.sqrt((share * np.exp(2 * log_v)).sum()))
         shares = torch.from_numpy(share)
         self.spacing = math.asinh(FAR / NEAR) / (KNOTS - 1)
-        places = torch.arange(KNOTS, dtype=torch.float64) * self.spacing
+        places = torch.from_numpy(np.arange(KNOTS) * self.spacing)  # not on meta, where models are built
         scaled = NEAR * torch.sinh(places)[:, None] / widths
         density = (shares / widths * torch.exp(-0.5 * scaled.square())).sum(1) / math.sqrt(2 * math.pi)
         self.tail = (shares * torch.special.ndtr(-scaled)).sum(1)
