@@ -7,6 +7,8 @@ arXiv:1801.04406 (R1 penalty); S. Reed et al., arXiv:1605.05396 (real images und
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,17 +79,18 @@ class Refined(Player):
         self._judge = [judge]  # in a list: it is not this player's to move
 
     def forward(self, batch: Inputs, share: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        rate, distortion, z = self.model.terms(batch, self.prior)
+        rate, distortion, z, image = self.model.painted(batch, self.prior)
         parts = bits_a_value(rate.sum(1), distortion, self.model.values(batch))
         loss = parts["rate"] + parts["distortion"]
         if share < self.game.begin:
             return loss, parts
         judge, pixels = self._judge[0], batch["pixel_values"]
         told = self.model.told(batch, len(z))
-        _, real = judge(pixels, told.detach())
-        fooled, made = judge(self.model.paint(z, batch), told.detach())
-        near = (made - real.detach()).square().flatten(1).sum(1).mean()
-        score, _ = judge(self.model.paint(_new(self.prior, z), batch), told.detach())
+        with _still(judge):
+            _, real = judge(pixels, told.detach())
+            fooled, made = judge(image, told.detach())
+            score, _ = judge(self.model.paint(_new(self.prior, z), batch), told.detach())
+        near = (made - real).square().flatten(1).sum(1).mean()
         adversary = -(fooled.mean() + score.mean())
         if self.game.loss == "non-saturating":
             adversary = functional.softplus(-fooled).mean() + functional.softplus(-score).mean()
@@ -132,6 +135,16 @@ class Judge(Player):
             (slope,) = torch.autograd.grad(good.sum(), real, create_graph=True)
             loss = loss + self.game.penalty / 2 * slope.square().flatten(1).sum(1).mean()
         return loss * (1 - waits), {"discriminator": loss}
+
+
+@contextmanager
+def _still(judge: Discriminator) -> Iterator[None]:
+    """No gradients of its weights, which would be half of the way back."""
+    judge.requires_grad_(False)
+    try:
+        yield
+    finally:
+        judge.requires_grad_(True)
 
 
 def _new(prior: Prior, z: torch.Tensor) -> torch.Tensor:
