@@ -58,6 +58,12 @@ class TextVaeConfig(GenerativeConfig):
         self.pad_token_id, self.bos_token_id, self.eos_token_id = pad_token_id, bos_token_id, eos_token_id
         self.unk_token_id = unk_token_id
 
+    @property
+    def unspoken(self) -> list[int]:
+        """Tokens that stand in no sentence: for unknown words, padding, and the beginning."""
+        found = {self.unk_token_id, self.pad_token_id, self.bos_token_id} - {self.eos_token_id}
+        return sorted(token for token in found if token is not None)
+
 
 class ImageVaeConfig(GenerativeConfig):
     """Of cnn, vae-gan and text2image. image_size: [height, width]; num_channels: 1 or 3; caption_width,

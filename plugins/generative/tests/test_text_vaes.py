@@ -110,6 +110,15 @@ def test_what_is_generated_has_no_unknown_words_and_repeats(encoder: str, spec: 
     assert "<unk>" in (tmp_path / "pairs.txt").read_text()
 
 
+@pytest.mark.parametrize("encoder", ["lstm", "gat"])
+def test_a_model_that_has_learned_nothing_writes_words_all_the_same(encoder: str, spec: str, tmp_path: Path) -> None:
+    """Neither padding nor the token before a sentence, which are as likely as any word then."""
+    corecompress.fit(spec, f"{encoder}({SMALL.replace('60', '1')})", "gaussian", tmp_path / "model")
+    corecompress.generate(tmp_path / "model", tmp_path / "new.txt", n=200)
+    known = set(Path(spec.partition(":")[2]).read_text().split())
+    assert set((tmp_path / "new.txt").read_text().split()) <= known
+
+
 def test_calibration_on_its_own_sentences_pays(spec: str, tmp_path: Path) -> None:
     wide = tmp_path / "wide"
     corecompress.fit(spec, f"lstm({SMALL.replace('hidden=32', 'hidden=128')})", "gaussian", wide)

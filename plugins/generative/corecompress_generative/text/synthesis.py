@@ -50,16 +50,16 @@ class LstmSynthesis(nn.Module):
         for _ in range(self.config.length - 1):
             out, state = self._steps(z, ids, state)
             logits = self.logits(out)
-            ids = logits.argmax(2) if generator is None else _drawn(logits, self.config.unk_token_id, generator)
+            ids = logits.argmax(2) if generator is None else _drawn(logits, self.config.unspoken, generator)
             found.append(ids)
         return torch.cat(found, 1)
 
 
-def _drawn(logits: torch.Tensor, unknown: int | None, generator: torch.Generator) -> torch.Tensor:
-    """A word for each of logits [n, t, vocabulary], int64 [n, t]; never the one that stands for unknown words."""
-    p = (logits.float() / TEMPERATURE).softmax(2)
-    if unknown is not None:
-        p[..., unknown] = 0
+def _drawn(logits: torch.Tensor, unspoken: list[int], generator: torch.Generator) -> torch.Tensor:
+    """A word for each of logits [n, t, vocabulary], int64 [n, t]; none of the unspoken ones."""
+    logits = logits.float() / TEMPERATURE
+    logits[..., unspoken] = -torch.inf
+    p = logits.softmax(2)
     return torch.multinomial(p.flatten(0, 1).cpu(), 1, generator=generator).view(p.shape[:2]).to(logits.device)
 
 
@@ -121,7 +121,7 @@ class GatSynthesis(nn.Module):
     def write(self, z: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """The likeliest word of every position, or a draw of the generator's, int64 [n, length − 1]."""
         logits = self(z, torch.empty(len(z), self.positions, device=z.device))
-        return logits.argmax(2) if generator is None else _drawn(logits, self.config.unk_token_id, generator)
+        return logits.argmax(2) if generator is None else _drawn(logits, self.config.unspoken, generator)
 
 
 class _Block(nn.Module):
