@@ -198,6 +198,10 @@ def test_tags_are_a_second_input_and_chinese_is_segmented(tmp_path: Path) -> Non
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["tags"] == 18
     assert 10 < config["vocab_size"] < 80
+    corecompress.generate(tmp_path / "model", tmp_path / "new.txt", n=20)
+    words = {word for line in sentences for word in line.split()}
+    lines = (tmp_path / "new.txt").read_text().splitlines()
+    assert any(one + other in line for line in lines for one in words for other in words), lines
 
 
 def test_the_same_seed_gives_the_same_bytes_and_a_killed_run_resumes_to_them(spec: str, tmp_path: Path) -> None:

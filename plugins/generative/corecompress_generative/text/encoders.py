@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,6 +22,9 @@ from corecompress_generative.training import Plan, Player
 
 FEW_FREE_BITS = 0.5
 """Of a latent, up to which the bound on the evaluation split says which step was the best."""
+_WIDE = "[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uff00-\uffef]"
+UNSPACED = re.compile(f"(?<={_WIDE}) (?={_WIDE})")
+"""The space between words in Chinese and Japanese, which write none."""
 TAGS = 18
 """Universal part-of-speech tags, and 0 for none."""
 
@@ -175,7 +179,7 @@ class _TextEncoder(VaeEncoder):
         end = self.tokenizer.eos_token_id if self.tokenizer.eos_token_id is not None else self.tokenizer.sep_token_id
         until = ids.index(end) if end in ids else len(ids)
         text: str = self.tokenizer.decode([i for i in ids[:until] if i != self.tokenizer.pad_token_id])
-        return " ".join(text.split())
+        return UNSPACED.sub("", " ".join(text.split()))
 
 
 class Lstm(_TextEncoder):
