@@ -25,7 +25,7 @@ def download(hub_id: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(hub_id, revision=revision, ignore_patterns=UNWANTED))
     except Exception as problem:
-        reason = " ".join(str(problem).split()) or type(problem).__name__
+        reason = " ".join(str(problem).split()).partition(". ")[0] or type(problem).__name__
         wanted = f"{hub_id}@{revision}" if revision else hub_id
         raise CorecompressError(
             f"{wanted}: no folder of that name, and not to be had from the hub ({type(problem).__name__}: "

@@ -134,10 +134,17 @@ class Captioned:
         return ", ".join(parts + [f"{count:,} from mode {mode}" for mode, count in other.items()])
 
     def _tell(self) -> None:
-        """One line, once, when the images differ among themselves."""
+        """Once, a line when the images differ among themselves, and one when some are not in the set's list."""
+        if self.name in _told:
+            return
+        _told.add(self.name)
+        if self.source.unlisted:
+            print(
+                f"captioned:{self.name}: {self.source.unlisted:,} images are not in its metadata and left out",
+                file=sys.stderr,
+            )
         kinds = set(self.source.kinds)
-        if len(kinds) > 1 and self.name not in _told:
-            _told.add(self.name)
+        if len(kinds) > 1:
             made = self.preprocessing
             print(
                 f"captioned:{self.name}: {len(self.source):,} images of {len({k[1:] for k in kinds})} sizes and "
@@ -155,6 +162,8 @@ class Captioned:
             figures["classes"] = f"{len(source.classes)}: {', '.join(source.classes[:12])}"
         figures["equal images"] = len(source.digests) - len(np.unique(source.digests))
         figures["groups that no split cuts"] = len(np.unique(source.groups))
+        if source.unlisted:
+            figures["not in the metadata, left out"] = source.unlisted
         figures["converted"] = self._converted() or "none"
         figures["pixels"] = f"{made.channels} × {made.crop[0]} × {made.crop[1]}"
         figures["mean, deviation"] = f"{made.mean}, {made.std}"

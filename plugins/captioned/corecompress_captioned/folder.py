@@ -49,6 +49,7 @@ def folder_images(folder: Path, columns: Columns) -> Images:
         kinds=kinds,
         labels=np.array([number[name] for name in named], np.int64) if classes else None,
         classes=classes,
+        unlisted=len({p.resolve() for p in _images(folder)} - {p.resolve() for p in paths}) if listed else 0,
     )
 
 
@@ -57,10 +58,13 @@ def _naturally(name: str) -> tuple[int, str]:
     return (int(name), "") if name.isdecimal() else (-1, name)
 
 
+def _images(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in KNOWN and p.is_file() and not _hidden(p, folder))
+
+
 def _found(folder: Path) -> list[Row]:
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in KNOWN and p.is_file() and not _hidden(p, folder))
     rows = []
-    for path in paths:
+    for path in _images(folder):
         inside = path.parent != folder and path.parent.name.lower() not in PARTS
         name = path.parent.name.replace("_", " ") if inside else None
         beside = path.with_suffix(".txt")

@@ -26,7 +26,8 @@ class Images:
 
     digests: hash of each content, uint64 [n]; groups: what splits and documents go by, uint64 [n], spread evenly (the
     digests, unless images of different content belong together). labels: int64 [n] into `classes`, or None. official:
-    bool [n], whether the image is of the set's own test set, or None where it has none.
+    bool [n], whether the image is of the set's own test set, or None where it has none. unlisted: images that lie
+    beside these and that the set's own list leaves out.
     """
 
     origin: str
@@ -39,6 +40,7 @@ class Images:
     labels: NDArray[np.int64] | None = None
     classes: tuple[str, ...] = ()
     official: NDArray[np.bool_] | None = None
+    unlisted: int = 0
 
     def __post_init__(self) -> None:
         if not len(self.groups):

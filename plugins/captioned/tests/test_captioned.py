@@ -119,6 +119,19 @@ def test_sizes_and_modes_are_counted_and_told_once(tmp_path: Path, capfd: pytest
     np.testing.assert_allclose(pixels[3], 0.2)  # 16 bits
 
 
+def test_images_that_the_metadata_leaves_out_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train").mkdir()
+    for n in range(5):
+        Image.new("L", (8, 8), 40 * n).save(tmp_path / "train" / f"{n}.png")
+    lines = [json.dumps({"file_name": f"./train/{n}.png", "text": f"grey {n}"}) + "\n" for n in range(3)]
+    (tmp_path / "metadata.jsonl").write_text("".join(lines))
+    data = corecompress.open_data(f"captioned(calibration=1, evaluation=0):{tmp_path}")
+    found = [str(caption) for batch in data.batches(0) for caption in batch["caption"]]
+    assert sorted(found) == ["grey 0", "grey 1", "grey 2"]
+    assert capfd.readouterr().err.count("2 images are not in its metadata and left out") == 1
+    assert data.report().figures["not in the metadata, left out"] == 2
+
+
 def test_classes_are_labels_and_splits_need_no_captions(tmp_path: Path) -> None:
     folder = pictures(tmp_path)
     batch = next(iter(corecompress.open_data(f"captioned(size=8):{folder}").batches(0)))
