@@ -161,6 +161,21 @@ def test_the_hadamard_density_is_that_of_a_product() -> None:
         with torch.no_grad():
             rate = float(made.rate(torch.tensor([float(k)])))
         assert rate == pytest.approx(-np.log2(mass), abs=0.01)
+    narrow = torch.tensor([0.4, 3.0, 40.0, 150.0], dtype=torch.float64, requires_grad=True)
+    made.log_scale = torch.tensor(float(np.log(16.0)))  # an interval is a sixteenth of a deviation
+    rates = made.rate(narrow)
+    (slopes,) = torch.autograd.grad(rates.sum(), narrow)
+    for at, rate, slope in zip(narrow.tolist(), rates.tolist(), slopes.tolist(), strict=True):
+        low, high = (abs(np.linspace(at - 0.5 + d, at + 0.5 + d, 2000)) / 16 + 1e-12 for d in (-0.01, 0.01))
+        sides = [-np.log2(np.trapezoid(bessel_k0(z) / np.pi, dx=1 / 16 / 1999)) for z in (low, high)]
+        assert rate == pytest.approx(np.mean(sides), abs=2e-3)
+        assert slope == pytest.approx((sides[1] - sides[0]) / 0.02, abs=2e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_rate_of_what_is_no_number_is_none(name: str) -> None:
+    """As training meets it, which stops at the last good checkpoint then."""
+    assert torch.isnan(prior(name).rate(torch.tensor([1.0, torch.nan]))).tolist() == [False, True]
 
 
 FREEZE = """

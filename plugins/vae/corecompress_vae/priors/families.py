@@ -92,7 +92,7 @@ class Hadamard(ShapePrior):
 
     def _cdf(self, x: torch.Tensor) -> torch.Tensor:
         place = (torch.asinh(x.abs().double() / NEAR) / self.spacing).clamp_max(KNOTS - 1)
-        knot = place.detach().floor().clamp_max(KNOTS - 2).long()
+        knot = torch.nan_to_num(place.detach()).long().clamp_max(KNOTS - 2)
         t = place - knot
         tail, slope = self.tail.to(x.device), self.slope.to(x.device)
         a, b, da, db = tail[knot], tail[knot + 1], slope[knot], slope[knot + 1]

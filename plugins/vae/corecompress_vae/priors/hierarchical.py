@@ -186,4 +186,5 @@ def block_classes(latents: NDArray[Any], block: int) -> NDArray[np.int64]:
     if not starts.size:
         return np.zeros(0, np.int64)
     second = np.add.reduceat(values * values, starts) / np.diff(np.append(starts, values.size))
-    return np.clip(np.rint(0.5 * OCTAVE * np.log2(second + 0.05)) + ZERO, 0, CLASSES - 1).astype(np.int64)
+    codes = np.nan_to_num(np.rint(0.5 * OCTAVE * np.log2(second + 0.05)) + ZERO)  # what is no number in training
+    return codes.clip(0, CLASSES - 1).astype(np.int64)
