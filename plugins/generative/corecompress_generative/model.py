@@ -49,9 +49,14 @@ class GenerativeModel(PreTrainedModel):  # type: ignore[misc]
 
     def terms(self, batch: Inputs, prior: Prior) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(rate [n, k], distortion [n], z [n, k]) in nats with one draw of the posterior: −ELBO is their sum."""
+        rate, z = self.drawn(batch, prior)
+        return rate, -self.log_likelihood(batch, z), z
+
+    def drawn(self, batch: Inputs, prior: Prior) -> tuple[torch.Tensor, torch.Tensor]:
+        """(rate in nats, one draw z of the posterior), [n, k] each."""
         mean, log_deviation = self.posterior(batch)
         z = mean + log_deviation.exp() * torch.randn_like(mean)
-        return divergence(prior, mean, log_deviation, z), -self.log_likelihood(batch, z), z
+        return divergence(prior, mean, log_deviation, z), z
 
     def log_weights(self, batch: Inputs, prior: Prior, draws: int) -> torch.Tensor:
         """ln p(x | z) p(z) / q(z | x) in nats [draws, n], z being drawn from the posterior."""

@@ -13,7 +13,6 @@ from torch import nn
 
 from corecompress.components import Prior
 from corecompress_generative.config import ImageVaeConfig
-from corecompress_generative.density import divergence
 from corecompress_generative.images.likelihood import log_likelihood, means, outputs_of, seen
 from corecompress_generative.model import GenerativeModel, Inputs, Reconstruction
 
@@ -97,11 +96,10 @@ class ImageVae(GenerativeModel):
 
     def painted(self, batch: Inputs, prior: Prior) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """What `terms` gives, and the means of the pixels [n, c, h, w] that its distortion is of."""
-        mean, log_deviation = self.posterior(batch)
-        z = mean + log_deviation.exp() * torch.randn_like(mean)
+        rate, z = self.drawn(batch, prior)
         said = self.said(z, batch)
         likelihood = log_likelihood(self.kind, said, batch["pixel_values"], self.log_width)
-        return divergence(prior, mean, log_deviation, z), -likelihood, z, means(self.kind, said)
+        return rate, -likelihood, z, means(self.kind, said)
 
     def paint(self, z: torch.Tensor, batch: Inputs | None = None) -> torch.Tensor:
         """Means of the pixels of latents [n, k], 0 … 1; batch: with caption_ids, if any."""

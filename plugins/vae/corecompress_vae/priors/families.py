@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -64,6 +65,7 @@ class LogisticMixture(ShapePrior):
 KNOTS, NEAR, FAR = 4096, 1e-4, 64.0
 """Of the table of `Hadamard`: knots are even in asinh(x / NEAR), which is fine where the density has its pole, up to
 FAR deviations, where what is left is far below UNLIKELY."""
+SPACING = math.asinh(FAR / NEAR) / (KNOTS - 1)
 
 
 class Hadamard(ShapePrior):
@@ -75,26 +77,28 @@ class Hadamard(ShapePrior):
     values; between them goes a cubic with the right slopes, since latents come by the hundred thousand.
     """
 
-    def __init__(self, options: Any = None):
-        nodes, weights = np.polynomial.legendre.leggauss(96)
-        log_v = (nodes + 1) / 2 * (1.9 + 12) - 12
-        share = weights * np.exp(log_v - np.exp(2 * log_v) / 2)
-        share /= share.sum()
-        widths = torch.from_numpy(np.exp(log_v) / math.sqrt((share * np.exp(2 * log_v)).sum()))
-        shares = torch.from_numpy(share)
-        self.spacing = math.asinh(FAR / NEAR) / (KNOTS - 1)
-        places = torch.from_numpy(np.arange(KNOTS) * self.spacing)  # not on meta, where models are built
-        scaled = NEAR * torch.sinh(places)[:, None] / widths
-        density = (shares / widths * torch.exp(-0.5 * scaled.square())).sum(1) / math.sqrt(2 * math.pi)
-        self.tail = (shares * torch.special.ndtr(-scaled)).sum(1)
-        self.slope = -density * NEAR * torch.cosh(places) * self.spacing
-        super().__init__(options)
-
     def _cdf(self, x: torch.Tensor) -> torch.Tensor:
-        place = (torch.asinh(x.abs().double() / NEAR) / self.spacing).clamp_max(KNOTS - 1)
+        place = (torch.asinh(x.abs().double() / NEAR) / SPACING).clamp_max(KNOTS - 1)
         knot = torch.nan_to_num(place.detach()).long().clamp_max(KNOTS - 2)
         t = place - knot
-        tail, slope = self.tail.to(x.device), self.slope.to(x.device)
+        tail, slope = (part.to(x.device) for part in _product_table())
         a, b, da, db = tail[knot], tail[knot + 1], slope[knot], slope[knot + 1]
         found = a + t * (da + t * (3 * (b - a) - 2 * da - db + t * (2 * (a - b) + da + db)))
         return torch.where(x < 0, found, 1 - found).to(x)
+
+
+@lru_cache
+@torch.inference_mode(False)  # whoever asks first: training may be next
+def _product_table() -> tuple[torch.Tensor, torch.Tensor]:
+    """(mass beyond a knot, its change from one knot to the next by the slope there), float64 [KNOTS] each."""
+    nodes, weights = np.polynomial.legendre.leggauss(96)
+    log_v = (nodes + 1) / 2 * (1.9 + 12) - 12
+    share = weights * np.exp(log_v - np.exp(2 * log_v) / 2)
+    share /= share.sum()
+    widths = torch.from_numpy(np.exp(log_v) / math.sqrt((share * np.exp(2 * log_v)).sum()))
+    shares = torch.from_numpy(share)
+    places = torch.from_numpy(np.arange(KNOTS) * SPACING)  # not on meta, where models are built
+    scaled = NEAR * torch.sinh(places)[:, None] / widths
+    density = (shares / widths * torch.exp(-0.5 * scaled.square())).sum(1) / math.sqrt(2 * math.pi)
+    tail = (shares * torch.special.ndtr(-scaled)).sum(1)
+    return tail, -density * NEAR * torch.cosh(places) * SPACING
