@@ -50,7 +50,7 @@ WORDS = {
 def task_of(folder: Path, config: dict[str, Any]) -> Task:
     """The task that the architecture in config.json is made for."""
     architecture = (config.get("architectures") or [""])[0]
-    if config.get("is_encoder_decoder") and "ForConditionalGeneration" in architecture:
+    if config.get("is_encoder_decoder") and architecture.endswith(("ForConditionalGeneration", "MTModel")):
         return "seq2seq-lm"
     if architecture.endswith(("ForCausalLM", "LMHeadModel")):
         return "causal-lm"

@@ -15,7 +15,7 @@ R = E_t[g_t g_tᵀ / (ḡ²_t + E ḡ²)], the second moment of gradients' direc
 
 An embedding's rows have the gradient's own second moment as H and their frequency as r; a tied table gets the sum of
 both. Encoders without logits: the gradient of a random projection of the pooled embedding, whose second moment is the
-Gauss-Newton matrix of the embedding's squared error.
+Gauss-Newton matrix of the embedding's squared error. Of experts each has an H of its own, and a part of the others'.
 
 Sources: J. Martens, "New insights and perspectives on the natural gradient method", JMLR 2020 (Fisher with the
 model's labels); E. Frantar et al., "GPTQ", arXiv:2210.17323 (feedback); arXiv:2603.04956 (WaterSIC: steps);
@@ -39,7 +39,7 @@ from corecompress.components import Job
 from corecompress.hashing import hash_file
 from corecompress_vae import kept
 from corecompress_vae.ceiling import LAYERS, Ceiling
-from corecompress_vae.names import stored_names
+from corecompress_vae.names import StoredNames
 from corecompress_vae.passes import (
     MOST,
     backward,
@@ -55,7 +55,7 @@ from corecompress_vae.passes import (
 from corecompress_vae.turns import in_order
 from corecompress_vae.watch import Sums, Watch
 
-FORMAT = 7
+FORMAT = 8
 """Of what is kept in the cache."""
 AT_ONCE = 4
 """Pieces of the data that are run at the same time, at most."""
@@ -81,9 +81,9 @@ class Sensitivity:
     row_unit: NDArray[np.float32] | None = None
 
 
-def load(folder: Path, name: str) -> Sensitivity | None:
-    """What `calibrate` found for that tensor; None for one that it could not look at."""
-    arrays = kept.load(folder, name)
+def load(folder: Path, name: str, number: int = 0) -> Sensitivity | None:
+    """What `calibrate` found for that tensor, or matrix `number` of it; None for one that it could not look at."""
+    arrays = kept.load(folder, name) or kept.load(folder, part_of(name, number))
     if arrays is None:
         return None
     turned = bool(arrays["turned"])
@@ -107,7 +107,7 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
         ceiling.check("the model and Hessians", LAYERS, watch.bytes_of_sums())
         first = first_batch(job, tokens)
         problem = why_not(model, first)
-        if problem and model.dtype != torch.float32:
+        if problem and any(p.dtype == torch.bfloat16 for p in model.parameters()):
             problem = why_not(model.float(), first)  # there are forwards that make float32 themselves
         if problem:
             job.progress.note(f"{job.source.name}: {problem}, so vae works without calibration")
@@ -120,8 +120,7 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
         )
         return None
     job.progress.start("factoring Hessians", len(watch.sums))
-    names = stored_names(model, (info.name for info in job.tensors))
-    found = ((folder, names.get(key), sums, key in watch.turned) for key, sums in watch.collect())
+    found = ((folder, *matrix) for matrix in matrices_of(watch, StoredNames.of(model, job.source.tensors)))
     for _ in in_order(_factor_and_save, found, threads_of(job)):
         job.progress.advance(1)
     (folder / "done.json").write_text(json.dumps({"tokens": seen}))
@@ -161,9 +160,26 @@ def seed_of(job: Job, number: int) -> int:
     return int(np.random.SeedSequence([job.seed, number]).generate_state(1)[0])
 
 
-def _factor_and_save(folder: Path, name: str | None, sums: Sums, turned: bool) -> None:
-    if name is not None:
-        save(folder, name, replace(factor(sums), turned=turned))
+def matrices_of(watch: Watch, stored: StoredNames) -> Iterator[tuple[str, Sums, bool]]:
+    """(tensor, or `part_of` one, sums, whether its rows are inputs) of all that `watch` has seen."""
+    for parameter, number, sums in watch.collect():
+        turned = parameter in watch.turned
+        if parameter in stored.plain:
+            yield part_of(stored.plain[parameter], number), sums, turned
+        elif number is not None and parameter in stored.merged and not turned:
+            start = 0
+            for name in stored.merged[parameter][number]:
+                yield name, sums.of_rows(start, start + stored.rows[name]), turned
+                start += stored.rows[name]
+
+
+def part_of(name: str, number: int | None) -> str:
+    """What one of the matrices of a tensor is kept under; number None: there is one only."""
+    return name if number is None else f"{name}#{number}"
+
+
+def _factor_and_save(folder: Path, name: str, sums: Sums, turned: bool) -> None:
+    save(folder, name, replace(factor(sums), turned=turned))
 
 
 def digest_of(job: Job, tokens: int | None) -> str:

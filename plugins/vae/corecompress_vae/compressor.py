@@ -11,6 +11,7 @@ length in front.
 from __future__ import annotations
 
 import fnmatch
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -27,7 +28,7 @@ from corecompress_vae.exact import decode_exact, encode_exact
 from corecompress_vae.layout import Layout, layout_of
 from corecompress_vae.level_codec import LevelCodec
 from corecompress_vae.options import Options, states_of
-from corecompress_vae.plan import ENOUGH, SAMPLE, Planned, Sensitivity, choose_rows
+from corecompress_vae.plan import ENOUGH, SAMPLE, Planned, Sensitivity, choose_matrices, choose_rows
 from corecompress_vae.trellis import POLYNOMIALS, SCALAR
 from corecompress_vae.values import HUGE, TINY, from_float32, to_bf16
 
@@ -114,13 +115,12 @@ class Vae(TensorCompressor):
         if weights is None or not self._can_code(info, weights):
             return bytes([EXACT]) + encode_exact(tensor.data, info)
         assert self.codec is not None
-        wanted = self.sensitivities.get(info.name)
-        layout, mode = _oriented(info, wanted)
-        wanted = wanted.of_shape(layout.rows, layout.columns)
+        layout, mode = _oriented(info, self.sensitivities.get(info.name))
         out = bytearray([mode])
         for number, matrix in enumerate(layout.matrices(weights)):
+            wanted = self.sensitivities.get(info.name, number).of_shape(layout.rows, layout.columns)
             turned = rotation.rotate(matrix, info.name) if self.rotated else np.ascontiguousarray(matrix)
-            coded = self.codec.encode(turned, wanted.of_part(number), info.dtype == "BF16" and not self.rotated)
+            coded = self.codec.encode(turned, wanted, info.dtype == "BF16" and not self.rotated)
             put_varint(out, len(coded))
             out += coded
         return bytes(out)
@@ -196,13 +196,16 @@ class Vae(TensorCompressor):
             if not _is_usable(weights):
                 continue
             layout, _ = _oriented(info, self.sensitivities.get(info.name))
-            chosen = choose_rows(info.name, layout, share)
-            part = np.ascontiguousarray(layout.matrices(weights)[0][chosen])
-            part = rotation.rotate(part, info.name) if self.rotated else part
-            times = layout.count * layout.rows / chosen.size
-            get = lambda name=info.name: self.sensitivities.get(name).of_part(0)  # noqa: E731
+            numbers = choose_matrices(layout, share)
+            count = layout.count / numbers.size
+            chosen = choose_rows(info.name, layout, share * count)
+            times = count * layout.rows / chosen.size
             bf16 = info.dtype == "BF16" and not self.rotated
-            sample.append(Planned(info.name, bf16, layout, part, chosen, times, get))
+            for number in numbers:
+                part = np.ascontiguousarray(layout.matrices(weights)[number][chosen])
+                part = rotation.rotate(part, info.name) if self.rotated else part
+                get = partial(self.sensitivities.get, info.name, int(number))
+                sample.append(Planned(info.name, bf16, layout, count, part, chosen, times, get))
         return sample
 
     def _target(self, job: Job, matrices: list[TensorInfo]) -> float:

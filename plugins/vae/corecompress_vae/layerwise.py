@@ -25,14 +25,14 @@ import numpy as np
 import torch
 
 from corecompress.components import Job
-from corecompress_vae.calibrate import digest_of, factor, save
+from corecompress_vae.calibrate import digest_of, factor, matrices_of, save
 from corecompress_vae.ceiling import SHORTER, Ceiling
 from corecompress_vae.passes import enough_memory, first_batch, pieces, why_not_read
 from corecompress_vae.skeleton import Call, CantWalk, Walk
 from corecompress_vae.turns import one_thread
 from corecompress_vae.watch import Watch
 
-FORMAT = 2
+FORMAT = 3
 LOGITS = 256
 """Tokens whose logits are in memory at once."""
 
@@ -131,7 +131,8 @@ class _Calibration:
             self.seen += count
             self._probe(out, mask)
             self.hidden.append(out.detach())
-        self.tables = {key: sums for key, sums in self.watch.sums.items() if self._is_table(key)}
+        tables = dict(self.watch.tables)
+        self.tables = {key: sums for key, sums in self.watch.sums.items() if key in tables}
         for key in self.tables:
             del self.watch.sums[key]
         self._save()
@@ -187,16 +188,9 @@ class _Calibration:
                 costs.append(fisher * rows.square().mean(1))
         return torch.cat(costs)
 
-    def _is_table(self, key: str) -> bool:
-        module = self.walk.model.get_submodule(key.removesuffix(".weight"))
-        return isinstance(module, torch.nn.Embedding)
-
     def _save(self) -> None:
         """Factor and keep what was summed up, and forget it."""
         for sums in self.watch.sums.values():
             sums.tokens = self.seen
-        for parameter, sums in self.watch.collect():
-            name = self.walk.names.get(parameter)
-            if name is not None:
-                found = replace(factor(sums), turned=parameter in self.watch.turned)
-                save(self.folder, name, found)
+        for name, sums, turned in matrices_of(self.watch, self.walk.stored):
+            save(self.folder, name, replace(factor(sums), turned=turned))

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from corecompress.components import TensorInfo
 
-def stored_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
-    """Name of a parameter or buffer -> name of its tensor, for all that are stored as they are.
 
-    The same name; with the base model's prefix added or taken away; renamed as transformers does it on loading; or
-    that of a tied parameter. What transformers puts together from several tensors, or splits, is left out.
+@dataclass(frozen=True)
+class StoredNames:
+    """plain: parameter or buffer -> its tensor, for all that are stored as they are; merged: parameter [experts, …] ->
+    for each expert the tensors whose rows stand in it, one behind the other; rows: first extents of tensors."""
+
+    plain: dict[str, str]
+    merged: dict[str, list[list[str]]]
+    rows: dict[str, int]
+
+    @classmethod
+    def of(cls, model: Any, tensors: Iterable[TensorInfo]) -> StoredNames:
+        """For that model's checkpoint."""
+        rows = {info.name: info.shape[0] if info.shape else 1 for info in tensors}
+        return cls(_plain(model, rows), _merged(model, rows), rows)
+
+
+def _plain(model: Any, stored: Iterable[str]) -> dict[str, str]:
+    """The same name; with the base model's prefix added or taken away; renamed as transformers does it on loading; or
+    that of a tied parameter. What transformers puts together from several tensors (`_merged`), or splits, is left
+    out.
     """
     values: dict[int, list[str]] = {}  # names of one value: a tied one has several
     everything = itertools.chain(
@@ -32,20 +50,48 @@ def stored_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def _merged(model: Any, stored: Iterable[str]) -> dict[str, list[list[str]]]:
+    """Of all that transformers stacks on loading, as experts that are stored one by one."""
+    from transformers import core_model_loading as loading
+
+    of_pattern: dict[tuple[str, str], list[str]] = {}
+    patterns_of: dict[str, list[str]] = {}
+    for name, target, pattern, converter in _transformed(model, sorted(stored, key=loading.dot_natural_key)):
+        if converter is not None and _stacks(converter):
+            of_pattern.setdefault((target, pattern), []).append(name)
+            patterns_of[target] = converter.source_patterns
+    found = {}
+    for target, patterns in patterns_of.items():
+        columns = [of_pattern.get((target, pattern), []) for pattern in patterns]
+        if len({len(column) for column in columns}) == 1:
+            found[target] = [list(row) for row in zip(*columns, strict=True)]
+    return found
+
+
+def _stacks(converter: Any) -> bool:
+    """Whether it puts matrices into a stack, and what belongs together below each other, and does nothing else."""
+    steps = [(type(step).__name__, getattr(step, "dim", None)) for step in converter.operations]
+    return steps in ([("MergeModulelist", 0)], [("MergeModulelist", 0), ("Concatenate", 1)])
+
+
 def _renamed(model: Any, stored: Iterable[str]) -> dict[str, str]:
     """Parameter -> tensor by transformers' own renamings, such as embed_out.weight to lm_head.weight."""
+    return {target: name for name, target, _, converter in _transformed(model, stored) if converter is None}
+
+
+def _transformed(model: Any, stored: Iterable[str]) -> Iterator[tuple[str, str, str, Any]]:
+    """(tensor, the parameter that it goes into, pattern of its name and converter that make the parameter, or "" and
+    None for the tensor itself), as transformers does it on loading."""
     from transformers import core_model_loading as loading
     from transformers.conversion_mapping import get_model_conversion_mapping
 
     if not hasattr(model, "base_model_prefix"):
-        return {}
+        return
     transforms = get_model_conversion_mapping(model)
     converters = [step for step in transforms if isinstance(step, loading.WeightConverter)]
     renamings = [step for step in transforms if not isinstance(step, loading.WeightConverter)]
+    by_pattern = {pattern: step for step in converters for pattern in step.source_patterns}
     state = model.state_dict()
-    found = {}
     for name in stored:
-        target, converter = loading.rename_source_key(name, renamings, converters, model.base_model_prefix, state)
-        if converter is None:
-            found[target] = name
-    return found
+        target, pattern = loading.rename_source_key(name, renamings, converters, model.base_model_prefix, state)
+        yield name, target, pattern or "", by_pattern.get(pattern)

@@ -34,8 +34,9 @@ def load_model(job: Job) -> Any:
     kind = getattr(transformers, str(names[0]), None) if names else None
     if kind is None:
         kind = transformers.AutoModel
+    eager = {"attn_implementation": "eager", "experts_implementation": "eager"}  # experts one by one, for Watch
     try:
-        model = kind.from_pretrained(str(job.source.folder), dtype=_dtype(), attn_implementation="eager")
+        model = kind.from_pretrained(str(job.source.folder), dtype=_dtype(), **eager)
     except (OSError, ValueError, KeyError, ImportError) as problem:
         line = " ".join(str(problem).split())[:200]
         raise CorecompressError(

@@ -34,29 +34,23 @@ NARROW = 0.005
 """Octaves of step between which a size must lie somewhere."""
 FEWEST = 32
 """Rows of a matrix in the sample, at least."""
+EXPERTS = 8
+"""Matrices of a stack in the sample, at least."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
     """columns float32 [n], rows float32 [o]: step and factor before c (or [1]: for all).
 
-    unit: float32 [n, n] or None; turned: the tensor has its rows and columns the other way round; parts float64
-    [count] or None: factor of each of several matrices' steps; row_unit: float32 [⌈o / G⌉, G, G] or None.
+    unit: float32 [n, n] or None; turned: the tensor has its rows and columns the other way round; row_unit: float32
+    [⌈o / G⌉, G, G] or None.
     """
 
     columns: NDArray[np.float32]
     rows: NDArray[np.float32]
     unit: NDArray[np.float32] | None = None
     turned: bool = False
-    parts: NDArray[np.float64] | None = None
     row_unit: NDArray[np.float32] | None = None
-
-    def of_part(self, number: int) -> Sensitivity:
-        """That of one of a tensor's matrices."""
-        if self.parts is None:
-            return self
-        factor = self.parts[number % self.parts.size]
-        return replace(self, columns=(self.columns * factor).astype(np.float32), parts=None)
 
     def of_shape(self, o: int, n: int) -> Sensitivity:
         """This for a matrix [o, n]; where that is only some rows of the tensor (`corecompress plan`), with the mean."""
@@ -67,7 +61,7 @@ class Sensitivity:
         rows, columns = fitting(self.rows, o), fitting(self.columns, n)
         if rows is self.rows and columns is self.columns:
             return self
-        return Sensitivity(columns, rows, parts=self.parts)
+        return Sensitivity(columns, rows)
 
     def scales(self, constant: float, o: int, n: int) -> Scales:
         """The codes for a matrix [o, n]."""
@@ -77,13 +71,15 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Planned:
-    """A tensor of the sample: its rows [m, n], how many times more there are in it, and where its steps come from.
+    """A matrix of the sample: its rows [m, n], how many times more there are like it, and where its steps come from.
 
-    bf16: whether the decoder rounds to bfloat16 right behind the levels."""
+    bf16: whether the decoder rounds to bfloat16 right behind the levels; count: the matrices of the tensor that this
+    one stands for."""
 
     name: str
     bf16: bool
     layout: Layout
+    count: float
     weights: NDArray[np.float32]
     chosen: NDArray[np.int64]
     times: float
@@ -100,6 +96,12 @@ class Estimate:
 
 Fit = Callable[[NDArray[np.float64]], ClassTables]
 """Tables for counts float64 [2 · CLASSES, 256] of symbols."""
+
+
+def choose_matrices(layout: Layout, share: float) -> NDArray[np.int64]:
+    """Matrices of the sample, spread evenly, of a tensor of which a share is wanted."""
+    wanted = min(layout.count, max(EXPERTS, round(layout.count * layout.rows * share / FEWEST)))
+    return np.arange(wanted) * layout.count // wanted
 
 
 def choose_rows(name: str, layout: Layout, share: float) -> NDArray[np.int64]:
@@ -137,7 +139,7 @@ def estimate(
         front = len(head(columns, scales.rows, row_classes, column_classes))
         longer = (layout.rows + layout.columns) / sum(planned.weights.shape)
         chunks = len(strips_of_chunks(layout.rows, layout.columns))
-        extra = planned.times * side.size + layout.count * (front * longer + CHUNK_BYTES * chunks)
+        extra = planned.times * side.size + planned.count * (front * longer + CHUNK_BYTES * chunks)
         return counts * planned.times, extra
 
     with ThreadPoolExecutor(jobs) as pool:

@@ -34,8 +34,8 @@ WIDEST = 8.0
 class Source(Protocol):
     """Where `Vae` asks for steps."""
 
-    def get(self, name: str) -> Sensitivity:
-        """Of the tensor of that name, before the constant c."""
+    def get(self, name: str, number: int = 0) -> Sensitivity:
+        """Of matrix `number` of the tensor of that name, before the constant c."""
         ...
 
 
@@ -69,14 +69,13 @@ class Alike:
         logs = [np.log(width.whole) for width in widths.values() if width.whole > 0]
         self.middle = float(np.exp(np.median(logs))) if logs else 1.0
 
-    def get(self, name: str) -> Sensitivity:
+    def get(self, name: str, number: int = 0) -> Sensitivity:
         width = self.widths[name]
-        each = np.where(width.each > 0, width.each, self.middle)
-        octaves = np.log2(each / self.middle)
+        own = width.each[number % width.each.size] or self.middle
+        octaves = np.log2(own / self.middle)
         near = np.clip(octaves, -USUAL, USUAL)  # what is far off keeps its relative error
-        steps = self.factors.get(name, 1.0) * self.scale * self.middle * np.exp2(self.share * near + (octaves - near))
-        typical = np.exp(np.log(steps).mean())
-        return Sensitivity((width.columns * typical).astype(np.float32), width.rows, parts=steps / typical)
+        step = self.factors.get(name, 1.0) * self.scale * self.middle * np.exp2(self.share * near + (octaves - near))
+        return Sensitivity((width.columns * step).astype(np.float32), width.rows)
 
 
 class Calibrated:
@@ -89,15 +88,16 @@ class Calibrated:
         self._load, self.folder = calibrate.load, folder
         ratios = []
         for name, width in widths.items():
-            found = self._load(folder, name)
-            if found is not None and width.whole > 0:
-                ratios.append(float(np.exp(np.log(found.steps.astype(np.float64)).mean())) / width.whole)
+            for number, own in enumerate(width.each):
+                found = self._load(folder, name, number)
+                if found is not None and own > 0:
+                    ratios.append(float(np.exp(np.log(found.steps.astype(np.float64)).mean())) / own)
         self.alike = Alike(widths, 1.0, float(np.median(ratios))) if ratios else alike
 
-    def get(self, name: str) -> Sensitivity:
-        found = self._load(self.folder, name)
+    def get(self, name: str, number: int = 0) -> Sensitivity:
+        found = self._load(self.folder, name, number)
         if found is None:
-            return self.alike.get(name)
+            return self.alike.get(name, number)
         rows = (1 / np.sqrt(found.rows)).astype(np.float32)
         return Sensitivity(found.steps, rows, found.unit, found.turned, row_unit=found.row_unit)
 
@@ -109,17 +109,17 @@ class Rotated:
         self.source, self.folder = source, folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def get(self, name: str) -> Sensitivity:
-        wanted = self.source.get(name)
+    def get(self, name: str, number: int = 0) -> Sensitivity:
+        wanted = self.source.get(name, number)
         if wanted.unit is None:
             # every column of the rotated matrix mixes all columns
             step = np.full(1, np.exp(np.log(wanted.columns).mean()), np.float32)
-            return Sensitivity(step, wanted.rows, parts=wanted.parts)
-        rotated = kept.load(self.folder, name)
+            return Sensitivity(step, wanted.rows)
+        rotated = kept.load(self.folder, f"{name}#{number}")
         if rotated is None:
             unit, steps = rotate_factor(wanted.unit, wanted.columns, name)
             rotated = {"unit": unit, "steps": steps}
-            kept.keep(self.folder, name, rotated)
+            kept.keep(self.folder, f"{name}#{number}", rotated)
         return replace(wanted, columns=rotated["steps"], unit=rotated["unit"])
 
 

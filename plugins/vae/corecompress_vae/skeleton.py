@@ -22,7 +22,7 @@ from corecompress.checkpoint import Checkpoint
 from corecompress.errors import CorecompressError
 from corecompress.floats import to_float32
 from corecompress_vae.layout import CODED
-from corecompress_vae.names import stored_names
+from corecompress_vae.names import StoredNames
 from corecompress_vae.passes import why_failed
 from corecompress_vae.watch import embeddings_of
 
@@ -44,7 +44,7 @@ class Walk:
         self.source = source
         self.model = _build(source)
         self.stack, self.blocks = _longest_stack(self.model)
-        self.names = stored_names(self.model, (info.name for info in source.tensors))
+        self.stored = StoredNames.of(self.model, source.tensors)
         self.head = embeddings_of(self.model, "output")
         self._make: Any = None
         """Of a hidden state, what a block returns."""
@@ -53,16 +53,13 @@ class Walk:
         """Read the weights of block `number` (None: of all that is outside of the blocks), as float32."""
         shared: dict[str, torch.nn.Parameter] = {}
         for name, module, key, value in self._values(number):
-            stored = self.names.get(name)
-            if stored is None:
-                if value.is_meta:
-                    raise CantWalk(f"the checkpoint has no tensor for its parameter {name}")
-                continue
+            stored = self.stored.plain.get(name, name)
             if stored not in shared:
-                tensor = self.source.read(stored)
-                if tensor.info.dtype not in CODED:  # positions and the like, which are computed as well
+                values = self._read(name)
+                if values is None and value.is_meta:
+                    raise CantWalk(f"the checkpoint has no tensor for its parameter {name}")
+                if values is None:  # positions and the like, which are computed as well
                     continue
-                values = torch.from_numpy(to_float32(tensor.data, tensor.info.dtype)).reshape(tensor.info.shape)
                 if values.shape != value.shape:
                     raise CantWalk(f"{stored} has another shape than its parameter {name}")
                 shared[stored] = torch.nn.Parameter(values, requires_grad=False)
@@ -70,6 +67,19 @@ class Walk:
                 module._parameters[key] = shared[stored]
             else:
                 module._buffers[key] = shared[stored].data.to(value.dtype)
+
+    def _read(self, name: str) -> torch.Tensor | None:
+        """A parameter's or buffer's values, float32; None of what the checkpoint does not have as floats."""
+        if name in self.stored.merged:
+            experts = [[self._floats(part) for part in parts] for parts in self.stored.merged[name]]
+            return torch.stack([torch.cat([part for part in parts if part is not None]) for parts in experts])
+        return self._floats(self.stored.plain[name]) if name in self.stored.plain else None
+
+    def _floats(self, stored: str) -> torch.Tensor | None:
+        tensor = self.source.read(stored)
+        if tensor.info.dtype not in CODED:
+            return None
+        return torch.from_numpy(to_float32(tensor.data, tensor.info.dtype)).reshape(tensor.info.shape)
 
     def drain(self, number: int | None) -> None:
         """Give the memory of their parameters back."""
@@ -172,7 +182,7 @@ def _build(source: Checkpoint) -> Any:
     kind = getattr(transformers, str(names[0]), None) if names else None
     try:
         config = transformers.AutoConfig.from_pretrained(str(source.folder))
-        config.use_cache = False
+        config.use_cache, config._experts_implementation = False, "eager"  # experts one by one, for Watch
         with no_init_weights(), _parameters_on_meta():
             make = (kind or transformers.AutoModel)._from_config if kind else transformers.AutoModel.from_config
             model = make(config, dtype=torch.float32)

@@ -104,7 +104,7 @@ class TransformCodec:
                 tables, index = _tables(symbols)
                 layout = planned.layout
                 more = len(tables.to_bytes()) + 0.7 * (layout.rows + layout.columns) + OVERHEAD
-                total += planned.times * tables.bits(symbols.reshape(-1), index) / 8 + layout.count * more
+                total += planned.times * tables.bits(symbols.reshape(-1), index) / 8 + planned.count * more
             return total
 
         if target is None:

@@ -5,16 +5,18 @@ See calibrate.py for what they mean.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
+from corecompress_vae.layout import EXPERT
 from corecompress_vae.turns import Turns
 
 PLAIN_SHARE = 0.05
@@ -27,6 +29,8 @@ SEEN_SHARE = 0.8
 """How far the weight of a vocabulary row follows its frequency; the rest is spread evenly over the vocabulary."""
 
 CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+
+LINEAR = (torch.nn.Linear, Conv1D)
 
 
 @dataclass
@@ -43,18 +47,42 @@ class Sums:
     alive: int = 0
     tokens: int = 0
 
+    def of_rows(self, start: int, stop: int) -> Sums:
+        """Of some of the outputs; without blocks where they don't begin and end with one."""
+        whole = start % GROUP == 0 and (stop % GROUP == 0 or stop == len(self.rows))
+        blocks = self.blocks[start // GROUP : -(-stop // GROUP)] if self.blocks is not None and whole else None
+        return replace(self, rows=self.rows[start:stop], blocks=blocks)
 
-class _Lookups(TorchFunctionMode):
-    """Shows every lookup in a table to `seen`, which may change what comes out: there are modules that take a mask or a
-    shape instead of indices, and modules that scale what they found."""
 
-    def __init__(self, seen: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]):
+PRODUCTS = {
+    torch.nn.functional.linear,
+    torch.matmul,
+    torch.Tensor.matmul,
+    torch.Tensor.__matmul__,
+    torch.bmm,
+    torch.Tensor.bmm,
+}
+"""Functions of (inputs, weight) by which models multiply weights that belong to no linear module."""
+
+
+class _Functions(TorchFunctionMode):
+    """Shows lookups in tables and products with weights to `watch`, which may change what comes out: there are modules
+    that take a mask or a shape instead of indices, modules that scale what they found, and routers and experts that
+    multiply parameters of their own."""
+
+    def __init__(self, watch: Watch):
         super().__init__()
-        self.seen = seen
+        self.watch = watch
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        return self.seen(args[0], args[1], out) if func is torch.nn.functional.embedding else out
+        if not torch.is_grad_enabled() or len(args) < 2:
+            return out
+        if func is torch.nn.functional.embedding:
+            return self.watch.on_lookup(args[0], args[1], out)
+        if func in PRODUCTS and isinstance(args[1], torch.Tensor):
+            return self.watch.on_product(args[0], args[1], out, func is torch.nn.functional.linear)
+        return out
 
 
 class Watch:
@@ -70,9 +98,11 @@ class Watch:
         self.handles = []
         self.tables: list[tuple[str, torch.nn.Embedding]] = []
         self.watched: list[Any] = []
-        self.lookups = _Lookups(self._on_lookup)
+        self.loose: dict[str, tuple[torch.nn.Module, str]] = {}
+        """Matrices, and stacks of matrices (experts), that are parameters of other modules: module and key there."""
+        self.functions = _Functions(self)
         for name, module in model.named_modules():
-            layer = isinstance(module, (torch.nn.Linear, Conv1D, *CONVOLUTIONS))
+            layer = isinstance(module, CONVOLUTIONS) or _is_linear(module)
             if layer or module is self.head or isinstance(module, torch.nn.Embedding):
                 self.watched.append(module)
             if module is self.head:
@@ -84,20 +114,24 @@ class Watch:
                 self.handles.append(module.register_forward_hook(self._on_layer(f"{name}.weight")))
             elif isinstance(module, torch.nn.Embedding):
                 self.tables.append((f"{name}.weight", module))
+            else:
+                for key, weight in module.named_parameters(recurse=False):
+                    if weight.dim() == 2 or (weight.dim() == 3 and min(weight.shape[1:]) >= EXPERT):
+                        self.loose[f"{name}.{key}" if name else key] = module, key
 
     def __enter__(self) -> Watch:
-        self.lookups.__enter__()
+        self.functions.__enter__()
         return self
 
     def __exit__(self, *problem: Any) -> None:
-        self.lookups.__exit__(*problem)
+        self.functions.__exit__(*problem)
         for handle in self.handles:
             handle.remove()
 
     @contextmanager
     def piece(self, number: int) -> Iterator[None]:
         """See piece `number` in this thread, whatever the others see meanwhile."""
-        with self.turns.piece(number), _Lookups(self._on_lookup):
+        with self.turns.piece(number), _Functions(self):
             yield
 
     def bytes_of_sums(self) -> int:
@@ -108,6 +142,10 @@ class Watch:
             n, o = (rows, wide) if isinstance(module, Conv1D) else (wide, rows)
             alone = module is self.head or isinstance(module, torch.nn.Embedding)
             total += 4 * (n * n + o * (1 if alone else GROUP))
+        for module, key in self.loose.values():
+            *count, rows, wide = module._parameters[key].shape
+            n = max(rows, wide) if count else wide  # stacks stand either way
+            total += 4 * math.prod(count) * (n * n + GROUP * rows)
         return total
 
     def _of(self, name: str, n: int, o: int, device: torch.device) -> Sums:
@@ -117,15 +155,18 @@ class Watch:
 
     def _on_layer(self, name: str) -> Any:
         def hook(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
-            if torch.is_grad_enabled():
-                # behind pixels nothing asks for a gradient yet; a clone, since what follows may write into it
-                out = out if out.requires_grad else out.detach().requires_grad_(True).clone()
-                x = args[0].detach()
-                self.turns.expect(name)
-                out.register_hook(lambda g: self._add(name, module, x, g.detach()))
-            return out
+            x = args[0].detach()
+            return self._behind(out, name, lambda g: self._add(name, module, x, g)) if torch.is_grad_enabled() else out
 
         return hook
+
+    def _behind(self, out: torch.Tensor, name: str, add: Callable[[torch.Tensor], None]) -> torch.Tensor:
+        """`out`, whose gradient goes to `add` when it comes back; name: of the weight that made it."""
+        # behind pixels nothing asks for a gradient yet; a clone, since what follows may write into it
+        out = out if out.requires_grad else out.detach().requires_grad_(True).clone()
+        self.turns.expect(name)
+        out.register_hook(lambda g: add(g.detach()))
+        return out
 
     def _add(self, name: str, module: Any, x: torch.Tensor, g: torch.Tensor) -> None:
         with self.turns.of(name):
@@ -135,7 +176,9 @@ class Watch:
             if x.dim() == len(module.kernel_size) + 1:
                 x, g = x[None], g[None]
             for image, outputs in zip(x, g, strict=True):  # one by one: patches are a kernel's size larger than images
-                self._add_tokens(name, _patches(image, module), outputs.flatten(1).T)
+                patches = _patches(image, module)
+                if len(patches) == outputs[0].numel():  # else a subclass has padded its input
+                    self._add_tokens(name, patches, outputs.flatten(1).T)
 
     def _add_tokens(self, name: str, x: torch.Tensor, g: torch.Tensor) -> None:
         """x [t, groups, n], g [t, o]: of grouped convolutions every group has inputs of its own; h is their mean."""
@@ -151,9 +194,35 @@ class Watch:
         sums.h.addmm_(weighted.T, weighted, alpha=1 / groups)
         _add_rows(sums, g / (token.mean(1) + sums.energy / sums.alive).sqrt()[:, None])
 
-    def _on_lookup(self, indices: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    def on_product(self, x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, linear: bool) -> torch.Tensor:
+        """out = x · weight, or x · weightᵀ (linear): where that weight is a loose matrix, one of a stack, or a stack
+        that meets a stack of inputs."""
+        whole = weight if weight._base is None else weight._base
+        name = next((name for name, (module, key) in self.loose.items() if module._parameters[key] is whole), None)
+        if name is None or min(x.dim(), weight.dim()) < 2 or (weight.dim() == 3 and out.dim() != 3):
+            return out
+        shape = whole.shape if weight.dim() == whole.dim() else whole.shape[1:]
+        if weight.shape not in (shape, whole.mT.shape[-len(shape) :]):
+            return out  # a part of a matrix
+        if linear != (weight.stride(-1) == 1):
+            self.turned.add(name)
+        parts = [""]
+        if weight.dim() == 3:
+            parts = [f"#{number}" for number in range(len(weight))]
+        elif whole.dim() == 3:
+            parts = [f"#{(weight.storage_offset() - whole.storage_offset()) // weight.numel()}"]
+        x = x.detach().expand(*out.shape[:-1], -1).reshape(len(parts), -1, x.shape[-1])
+
+        def add(g: torch.Tensor) -> None:
+            with self.turns.of(name):
+                for number, part in enumerate(parts):
+                    self._add_tokens(name + part, x[number][:, None], g.reshape(*x.shape[:2], -1)[number])
+
+        return self._behind(out, name, add)
+
+    def on_lookup(self, indices: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         name = next((name for name, module in self.tables if module.weight is weight), None)
-        if name is None or not torch.is_grad_enabled():
+        if name is None:
             return out
         ids, size = indices.detach().flatten(), len(weight)
         out = out.detach().requires_grad_(True)
@@ -187,9 +256,17 @@ class Watch:
             sums.h.addmm_(weighted.T, weighted)
             sums.rows += p.sum(0) - square.sum(0)
 
-    def collect(self) -> Iterable[tuple[str, Sums]]:
-        """(parameter, sums): a table that is input and head, tied or not, once under each of its names."""
+    def collect(self) -> Iterable[tuple[str, int | None, Sums]]:
+        """(parameter, which one of a stack, sums): a table that is input and head, tied or not, once under each of its
+        names."""
         names = {id(p): name for name, p in self.model.named_parameters()}  # tied parameters come once
+        for name, (module, key) in self.loose.items():
+            weight = module._parameters[key]
+            if weight.dim() == 2 and name in self.sums:
+                yield names[id(weight)], None, _of_rows(self.sums.pop(name))
+            elif weight.dim() == 3:
+                for number, sums in enumerate(self._experts(name, len(weight))):
+                    yield names[id(weight)], number, sums
         head = self.sums.pop(getattr(self, "head_name", "") + "#head", None)
         embedding = embeddings_of(self.model, "input")
         for key in list(self.sums):
@@ -203,14 +280,32 @@ class Watch:
                 if head is not None and self.head is not None and self.head.weight is module.weight:
                     sums, head = _joined(sums, head), None
             else:
-                if sums.blocks is not None:
-                    sums.rows = sums.blocks.diagonal(dim1=1, dim2=2).flatten()[: len(sums.rows)]
-                sums.rows = OWN_SHARE * sums.rows + (1 - OWN_SHARE) * sums.rows.mean()
+                sums = _of_rows(sums)
             if id(module.weight) in names:  # a weight that a parametrization makes is no parameter
-                yield names[id(module.weight)], sums
+                yield names[id(module.weight)], None, sums
         if head is not None and self.head is not None:
             head.rows = SEEN_SHARE * head.rows + (1 - SEEN_SHARE) * head.rows.mean()
-            yield names[id(self.head.weight)], head
+            yield names[id(self.head.weight)], None, head
+
+    def _experts(self, name: str, count: int) -> Iterator[Sums]:
+        """Sums of each of `count` matrices of a stack, or of none: an expert's Hessian is SEEN_SHARE its own, the rest
+        the mean of all of them, so that one that the text never reached has some as well."""
+        found = {number: self.sums.pop(f"{name}#{number}", None) for number in range(count)}
+        seen = [sums for sums in found.values() if sums is not None]
+        if not seen:
+            return
+        mean, one = torch.zeros_like(seen[0].h), torch.ones_like(seen[0].rows)
+        for sums in seen:
+            mean += sums.h / count
+        for sums in found.values():
+            own = Sums(torch.zeros_like(mean), one, tokens=seen[0].tokens) if sums is None else _of_rows(sums)
+            own.h.mul_(SEEN_SHARE).add_(mean, alpha=1 - SEEN_SHARE)
+            yield own
+
+
+def _is_linear(module: Any) -> bool:
+    """A linear layer, and no subclass that does something else with its weight (Llama 4's router)."""
+    return any(isinstance(module, kind) and type(module).forward is kind.forward for kind in LINEAR)
 
 
 def _patches(image: torch.Tensor, convolution: Any) -> torch.Tensor:
@@ -238,6 +333,12 @@ def embeddings_of(model: Any, side: str) -> Any:
         return getattr(model, f"get_{side}_embeddings")()
     except (AttributeError, NotImplementedError):
         return None
+
+
+def _of_rows(sums: Sums) -> Sums:
+    """With the rows' weights taken from their blocks."""
+    rows = sums.rows if sums.blocks is None else sums.blocks.diagonal(dim1=1, dim2=2).flatten()[: len(sums.rows)]
+    return replace(sums, rows=OWN_SHARE * rows + (1 - OWN_SHARE) * rows.mean())
 
 
 def _add_rows(sums: Sums, g: torch.Tensor) -> None:

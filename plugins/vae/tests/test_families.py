@@ -39,9 +39,9 @@ def built(kind: str, **more: Any) -> Any:
     if kind == "t5":
         size = {"d_model": 96, "d_kv": 24, "d_ff": 64, "num_layers": 1, "num_heads": 4}
         return tf.T5ForConditionalGeneration(tf.T5Config(vocab_size=64, **size))
-    name = {"bart": "Bart", "pegasus": "Pegasus"}[kind]
+    name = {"bart": "Bart", "marian": "Marian", "pegasus": "Pegasus"}[kind]
     config = getattr(tf, f"{name}Config")(**NARROW, **LAYERS, **BOTH_HEADS, **START, **more)
-    return getattr(tf, f"{name}ForConditionalGeneration")(config)
+    return getattr(tf, "MarianMTModel" if kind == "marian" else f"{name}ForConditionalGeneration")(config)
 
 
 def found_for(folder: Path, tmp_path: Path) -> dict[str, calibrate.Sensitivity | None]:
@@ -53,9 +53,10 @@ def found_for(folder: Path, tmp_path: Path) -> dict[str, calibrate.Sensitivity |
     return {info.name: calibrate.load(kept, info.name) for info in job.tensors}
 
 
-@pytest.mark.parametrize("kind", ["bart", "opt", "pegasus", "t5"])
+@pytest.mark.parametrize("kind", ["bart", "marian", "opt", "pegasus", "t5"])
 def test_every_matrix_of_it_is_calibrated(kind: str, tmp_path: Path) -> None:
-    """Tables that take a mask (opt) or tokens (bart) and look up positions, or a shape (pegasus), or are a bias (t5)."""
+    """Tables that take a mask (opt) or tokens (bart) and look up positions, or a shape (pegasus, marian), or are a bias
+    (t5)."""
     source = vae_models.save(built(kind), tmp_path / "model")
     found = found_for(source, tmp_path)
     for info in open_checkpoint(source).tensors:
@@ -87,6 +88,92 @@ def test_a_scaled_table_is_calibrated_behind_its_scale(tmp_path: Path) -> None:
         assert one is not None
         costs[scaled] = float(np.exp(-2 * np.log(one.steps).mean()))
     assert costs[True] / costs[False] == pytest.approx(96, rel=0.05)
+
+
+def mixture(kind: str, hidden: bool = False) -> Any:
+    """A small language model with 4 experts, whose predictions are sharp; hidden: the router never asks the first."""
+    import torch
+    import transformers as tf
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 64, "hidden_size": 96, "num_hidden_layers": 2, "head_dim": 24, "intermediate_size": 64}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128}
+    ends = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0, "initializer_range": 0.15}
+    if kind == "qwen":
+        experts = {"moe_intermediate_size": 64, "num_experts": 4, "num_experts_per_tok": 2}
+        return tf.Qwen3MoeForCausalLM(tf.Qwen3MoeConfig(**sizes, **heads, **ends, **experts))
+    if kind == "llama4":
+        return tf.Llama4ForCausalLM(
+            tf.Llama4TextConfig(**sizes, **heads, **ends, intermediate_size_mlp=64, num_local_experts=4)
+        )
+    config = tf.GptOssConfig(**sizes, **heads, **ends, num_local_experts=4, num_experts_per_tok=2, sliding_window=16)
+    model = tf.GptOssForCausalLM(config)
+    for layer in model.model.layers if hidden else []:
+        layer.mlp.router.bias.data[0] = -1e4
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"), [("qwen", "gradients"), ("qwen", "layers"), ("gpt-oss", "gradients"), ("llama4", "layers")]
+)
+def test_experts_are_calibrated_each_by_what_it_is_asked(kind: str, way: str, tmp_path: Path) -> None:
+    """Stored one by one and stacked on loading (qwen); a stack with inputs as rows (gpt-oss), all used at once, behind
+    a router that is a linear layer and returns two things (llama4)."""
+    source = vae_models.save(mixture(kind), tmp_path / "model")
+    data = f"text(length={LENGTH}):{tiny.corpus(tmp_path / 'text.txt', documents=300)}"
+    found = {}
+    for calibration in (None, data):
+        recipe = "vae(bits=6, quantizer=trellis(states=4)"
+        recipe += ")" if calibration is None else f", calibration={way}, calibration_tokens=4000)"
+        out = tmp_path / f"calibrated-{calibration is not None}"
+        corecompress.compress(source, out, recipe, data=calibration, evaluated=False)
+        found[calibration is not None] = corecompress.evaluate(source, out, data, samples=8).metrics["kl"].value
+    assert found[True] < found[False] / 3
+
+
+def test_an_expert_s_matrices_are_found_where_they_are_stored(tmp_path: Path) -> None:
+    source = vae_models.save(mixture("qwen"), tmp_path / "model")
+    found = found_for(source, tmp_path)
+    assert all(
+        found[info.name] is not None
+        for info in open_checkpoint(source).tensors
+        if len(info.shape) > 1 and info.size >= 1024
+    )
+    steps = {}
+    for name, one in found.items():
+        if one is not None and ".experts." in name:
+            assert one.rows.shape[0] == (96 if "down_proj" in name else 64)
+            steps[name] = one.steps.tobytes()
+    for name, own in steps.items():  # gate and up of an expert have the same inputs, and nothing else has
+        same = {other for other in steps if steps[other] == own}
+        partner = name.replace("gate_proj", "up_proj") if "gate" in name else name.replace("up_proj", "gate_proj")
+        assert same == {name, partner}
+
+
+def test_an_expert_that_no_token_asks_weighs_little(tmp_path: Path) -> None:
+    source = vae_models.save(mixture("gpt-oss", hidden=True), tmp_path / "model")
+    job = vae_models.job_of(source, tiny.corpus(tmp_path / "text.txt", documents=300), tmp_path)
+    kept = calibrate.calibrate(job, 2000)
+    assert kept is not None
+    name = "model.layers.1.mlp.experts.down_proj"
+    steps = []
+    for number in range(4):
+        one = calibrate.load(kept, name, number)
+        assert one is not None
+        assert one.turned
+        assert np.isfinite(one.unit).all()
+        steps.append(float(np.exp(np.log(one.steps).mean())))
+    assert steps[0] == max(steps)
+    assert steps[0] < 10 * min(steps)
+
+
+def test_a_forward_that_bfloat16_fails_in_is_calibrated_in_float32(tmp_path: Path) -> None:
+    import transformers as tf
+
+    source = vae_models.save(
+        tf.XLNetLMHeadModel(tf.XLNetConfig(vocab_size=64, d_model=96, n_layer=1, n_head=4, d_inner=128)), tmp_path / "a"
+    )
+    assert found_for(source, tmp_path)["transformer.layer.0.ff.layer_1.weight"] is not None
 
 
 @pytest.mark.parametrize("way", ["gradients", "layers"])
