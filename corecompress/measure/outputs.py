@@ -82,8 +82,10 @@ class Outputs:
         size = max(1, ELEMENTS // max(1, self._width() * int(first.shape[1] if first.ndim > 1 else 1)))
         for at in range(0, len(first), size):
             piece = {key: value[at : at + size] for key, value in batch.items()}
-            with torch.inference_mode():
-                yield self._rows(piece, np.random.default_rng([self.seed, number, at]))
+            with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)  # there are forwards that draw (ViTMAE's masks): the same on both sides
+                rows = self._rows(piece, np.random.default_rng([self.seed, number, at]))
+            yield rows
 
     def _width(self) -> int:
         config = getattr(self.model.config, "text_config", None) or self.model.config

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -161,9 +162,12 @@ def seed_of(job: Job, number: int) -> int:
 
 
 def matrices_of(watch: Watch, stored: StoredNames) -> Iterator[tuple[str, Sums, bool]]:
-    """(tensor, or `part_of` one, sums, whether its rows are inputs) of all that `watch` has seen."""
+    """(tensor, or `part_of` one, sums, whether its rows are inputs) of all that `watch` has seen, but where no gradient
+    came, or one beyond all numbers: such a Hessian says nothing."""
     for parameter, number, sums in watch.collect():
-        turned = parameter in watch.turned
+        turned, size = parameter in watch.turned, float(sums.h.diagonal().mean())
+        if not 0 < size < math.inf:
+            continue
         if parameter in stored.plain:
             yield part_of(stored.plain[parameter], number), sums, turned
         elif number is not None and parameter in stored.merged and not turned:
@@ -227,8 +231,6 @@ def _inverse_factor(h: torch.Tensor, damping: float) -> torch.Tensor:
     """U float64 [n, n], upper, with H⁻¹ = Uᵀ U; H damped until it can be factored."""
     mean, n = float(h.diagonal().mean()), len(h)
     eye = torch.eye(n, dtype=torch.float64)
-    if not np.isfinite(mean) or mean <= 0:
-        h, mean = eye, 1.0
     while True:
         # H = M Mᵀ with M upper is the Cholesky factor of the matrix turned round; U = M⁻¹
         lower, failed = torch.linalg.cholesky_ex((h + damping * mean * eye).flip(0, 1))

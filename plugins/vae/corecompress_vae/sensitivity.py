@@ -86,11 +86,15 @@ class Calibrated:
         from corecompress_vae import calibrate
 
         self._load, self.folder = calibrate.load, folder
+        self.unseen: list[str] = []
+        """Tensors of matrices that calibration could not look at."""
         ratios = []
         for name, width in widths.items():
             for number, own in enumerate(width.each):
                 found = self._load(folder, name, number)
-                if found is not None and own > 0:
+                if found is None:
+                    self.unseen.append(name)
+                elif own > 0:
                     ratios.append(float(np.exp(np.log(found.steps.astype(np.float64)).mean())) / own)
         self.alike = Alike(widths, 1.0, float(np.median(ratios))) if ratios else alike
 
@@ -128,7 +132,15 @@ def of(job: Job, matrices: list[TensorInfo], way: str, tokens: int | None) -> So
     widths = {info.name: _widths(job, info) for info in matrices}
     folder = None if job.data is None else _calibrated(job, way, tokens)
     alike = Alike(widths, factors=table_steps(job.source.config, matrices))
-    return alike if folder is None else Calibrated(folder, widths, alike)
+    if folder is None:
+        return alike
+    calibrated = Calibrated(folder, widths, alike)
+    if unseen := sorted(set(calibrated.unseen)):
+        job.progress.note(
+            f"{job.source.name}: calibration says nothing of {len(unseen)} of {len(widths)} tensors ({unseen[0]}"
+            f"{', …' if len(unseen) > 1 else ''}), so they are coded as without data"
+        )
+    return calibrated
 
 
 def _calibrated(job: Job, way: str, tokens: int | None) -> Path | None:
