@@ -35,9 +35,10 @@ AUTO = {
 
 def auto_class(task: str, folder: Path) -> str | None:
     """The class of transformers to load a folder with; None: the one that its config.json names, as for an encoder that
-    is half of a model (T5EncoderModel), of which AutoModel would make the whole."""
+    is half of a model (T5EncoderModel), of which AutoModel would make the whole, and models that see or hear."""
     named = str((json.loads((folder / "config.json").read_bytes()).get("architectures") or [""])[0])
-    return None if task == "sentence-encoder" and named.endswith("EncoderModel") else AUTO[task]
+    half = task == "sentence-encoder" and named.endswith("EncoderModel")
+    return None if half or named.endswith("ForConditionalGeneration") else AUTO[task]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class Outputs:
     def _rows(self, batch: dict[str, NDArray[Any]], random: np.random.Generator) -> Rows:
         if self.task in ("causal-lm", "masked-lm", "seq2seq-lm") and "input_ids" not in batch:
             raise CorecompressError("--data: holds no token ids, which this model needs; use text:SOURCE")
+        if self.task == "seq2seq-lm" and "input_ids" not in inspect.signature(self.model.forward).parameters:
+            raise CorecompressError(f"--data: holds text, and this model reads {self.model.main_input_name}")
         if self.task == "image-classifier" and "pixel_values" not in batch:
             raise CorecompressError("--data: holds no images, which this model needs; use captioned:DIR")
         step = {

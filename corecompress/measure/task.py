@@ -50,8 +50,8 @@ WORDS = {
 def task_of(folder: Path, config: dict[str, Any]) -> Task:
     """The task that the architecture in config.json is made for."""
     architecture = (config.get("architectures") or [""])[0]
-    if config.get("is_encoder_decoder") and architecture.endswith(("ForConditionalGeneration", "MTModel")):
-        return "seq2seq-lm"
+    if architecture.endswith(("ForConditionalGeneration", "MTModel")):  # without an encoder: one that also sees or hears
+        return "seq2seq-lm" if config.get("is_encoder_decoder") else "causal-lm"
     if architecture.endswith(("ForCausalLM", "LMHeadModel")):
         return "causal-lm"
     if architecture.endswith(("ForMaskedLM", "ForPreTraining")) and "vocab_size" in config:

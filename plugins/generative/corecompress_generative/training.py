@@ -147,8 +147,9 @@ def _update(
     """One update of every player; the parts of all losses."""
     share, before = step / plan.steps, (step - 1) / plan.steps
     parts: dict[str, float] = {}
-    for module, player, optimizer in zip(modules, players, optimizers, strict=True):
+    for player in players:  # all of them: one looks at another's networks
         player.train()
+    for module, player, optimizer in zip(modules, players, optimizers, strict=True):
         player.begin(share, before)
         for group in optimizer.param_groups:
             group["lr"] = plan.rate_at(step)
