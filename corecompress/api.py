@@ -328,9 +328,7 @@ def fit(
     return run(data, open_data(data), encoder, prior, Path(out), settings, target_loss, seconds, progress or Silent())
 
 
-def generate(
-    model: str | Path, out: str | Path, *, n: int = 16, prompt: str | None = None, seed: int = 0
-) -> Written:
+def generate(model: str | Path, out: str | Path, *, n: int = 16, prompt: str | None = None, seed: int = 0) -> Written:
     """Draw n new samples from a fitted model (a folder that `fit` wrote, compressed or not) and write them to `out`.
 
     Texts go to a file, one a line; images into a folder, with a contact sheet, or, where `out` ends in .png, the sheet

@@ -27,6 +27,8 @@ FILLED = 0.98
 """Share of --max-size that is used, at least."""
 CLOSE = 0.02
 """Bits a weight between the last folder that stayed under --max-kl and the first that did not, at most."""
+SURELY = 0.95
+"""Of CLOSE, how far a try is from both ends, so that one that falls on the other side ends the search."""
 STEPS = 9
 
 
@@ -166,17 +168,19 @@ def search_kl(
 
 
 def _next_bits(steps: list[Step], most: float, low: float, high: float) -> float:
-    """A secant step in (bits, log KL), kept inside of the bracket, a little on the safe side."""
-    known = [(step.bits, math.log2(max(step.kl or 0, 1e-9))) for step in steps]
-    bits, log_kl = min(known, key=lambda pair: abs(pair[1] - math.log2(most)))
+    """Where log KL, a line through the ends of the bracket (or what is nearest to the one), meets `most`, a little on
+    the safe side."""
+    known = [(step.bits, math.log2(max(step.kl or 0, 1e-9) / most)) for step in steps]
+    ends = [point for point in known if point[0] in (low, high)] or known
+    bits, log_kl = min(ends, key=lambda point: abs(point[1]))
     slope = -2.0
-    if len(known) > 1:
-        other = min((pair for pair in known if pair[0] != bits), key=lambda pair: abs(pair[0] - bits), default=None)
-        if other is not None and other[1] != log_kl:
-            slope = min((other[1] - log_kl) / (other[0] - bits), -0.5)
-    wanted = bits + (math.log2(most) - log_kl) / slope + CLOSE / 4
-    if math.isfinite(high) and low > 0 and not low + CLOSE / 4 < wanted < high - CLOSE / 4:
-        wanted = (low + high) / 2
+    others = [point for point in (ends if len(ends) > 1 else known) if point[0] != bits]
+    if others:
+        other = min(others, key=lambda point: abs(point[0] - bits))
+        slope = min((other[1] - log_kl) / (other[0] - bits), -0.5)
+    wanted = bits - log_kl / slope + CLOSE / 4
+    away = SURELY * CLOSE
+    wanted = (low + high) / 2 if high - low < 2 * away else min(max(wanted, low + away), high - away)
     return min(max(wanted, bits - 2, 0.5 * bits), bits + 3)
 
 

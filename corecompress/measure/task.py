@@ -50,7 +50,7 @@ WORDS = {
 def task_of(folder: Path, config: dict[str, Any]) -> Task:
     """The task that the architecture in config.json is made for."""
     architecture = (config.get("architectures") or [""])[0]
-    if architecture.endswith(("ForConditionalGeneration", "MTModel")):  # without an encoder: one that also sees or hears
+    if architecture.endswith(("ForConditionalGeneration", "MTModel")):  # without an encoder: it sees or hears as well
         return "seq2seq-lm" if config.get("is_encoder_decoder") else "causal-lm"
     if architecture.endswith(("ForCausalLM", "LMHeadModel")):
         return "causal-lm"

@@ -6,15 +6,14 @@ import json
 import math
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from killing import COMMAND, weights_of_both
 
 import corecompress
 from corecompress.components import Batch
@@ -29,7 +28,6 @@ from corecompress_generative.objective import Variational
 from corecompress_generative.training import Plan, Player, train
 
 SMALL = "steps=60, hidden=32, embedding=16, latents=4, length=12, batch=32"
-COMMAND = str(Path(sys.executable).with_name("corecompress"))
 
 
 @pytest.fixture(scope="module")
@@ -205,21 +203,8 @@ def test_tags_are_a_second_input_and_chinese_is_segmented(tmp_path: Path) -> Non
 
 
 def test_the_same_seed_gives_the_same_bytes_and_a_killed_run_resumes_to_them(spec: str, tmp_path: Path) -> None:
-    encoder = f"lstm({SMALL.replace('60', '400')})"
-    command = [COMMAND, "fit", "--data", spec, "--encoder", encoder, "--prior", "gaussian", "--seed", "5", "-o"]
-    subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
-    running = subprocess.Popen([*command, tmp_path / "killed"], stderr=subprocess.DEVNULL)
-    scratch = tmp_path / "killed.partial" / "training"
-    until = time.monotonic() + 120
-    while not list(scratch.glob("step-*")) and time.monotonic() < until:
-        time.sleep(0.05)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
-    assert not (tmp_path / "killed").exists()
-    done = subprocess.run([*command, tmp_path / "killed", "--resume"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed")]
-    assert weights[0] == weights[1]
+    whole, resumed = weights_of_both(spec, f"lstm({SMALL.replace('60', '400')})", tmp_path)
+    assert whole == resumed
 
 
 def test_a_run_that_ends_while_it_saves_goes_on_from_its_checkpoint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import numpy as np
 import pytest
 import tiny
 import vae_models
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from vae_models import FAST, dense, gaussian, relative, write
 
 import corecompress
+from corecompress import rate_search
 from corecompress.checkpoint import open_checkpoint
 from corecompress.errors import CorecompressError
 
@@ -144,6 +148,26 @@ def test_kl_stays_under_what_was_asked(tmp_path: Path) -> None:
     assert 0.01 < done.evaluation.metrics["kl"].value <= 0.05
     assert len(done.search) > 1
     assert (tmp_path / "out" / "corecompress.json").exists()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    slope=st.floats(-4, -1),
+    bend=st.floats(0, 0.08),
+    at=st.floats(1.0, 9.0),
+    noise=st.lists(st.floats(0.98, 1.02), min_size=20, max_size=20),
+)
+def test_a_search_for_a_kl_closes_in(slope: float, bend: float, at: float, noise: list[float]) -> None:
+    """Whatever the curve, and where KLs are measured with an error: two ends that are CLOSE in few steps, no rate twice."""
+    most, low, high, bits, steps = 0.05, 0.0, math.inf, 4.0, list[rate_search.Step]()
+    while high - low > rate_search.CLOSE:
+        kl = most * 2 ** (slope * (bits - at) + bend * (bits - at) ** 2) * noise[len(steps)]
+        steps.append(rate_search.Step(bits, 0, kl))
+        low, high = (low, min(high, bits)) if kl <= most else (max(low, bits), high)
+        bits = rate_search._next_bits(steps, most, low, high)
+        assert len(steps) <= rate_search.STEPS
+    tried = sorted(step.bits for step in steps)
+    assert all(b - a > rate_search.CLOSE / 5 for a, b in itertools.pairwise(tried))
 
 
 @pytest.mark.parametrize("way", ["gradients", "layers"])
