@@ -113,6 +113,32 @@ def test_models_without_a_task_of_their_own_and_half_models(tmp_path: Path, text
     assert (half.task, half.metrics["cosine"].value) == ("sentence-encoder", 1)
 
 
+def test_a_model_that_sees_is_judged_as_a_language_model_and_one_that_hears_says_so(tmp_path: Path, text: str) -> None:
+    import torch
+    import transformers as tf
+
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tower = tf.CLIPVisionConfig(**size, image_size=32, patch_size=8)
+    hears = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+    ends = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 2}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        config = tf.LlavaConfig(
+            text_config=tf.LlamaConfig(**size, vocab_size=64), vision_config=tower, image_token_id=60
+        )
+        seeing = tf.LlavaForConditionalGeneration(config)
+        hearing = tf.WhisperForConditionalGeneration(tf.WhisperConfig(vocab_size=64, **hears, **heads, **ends))
+        for name, model in (("sees", seeing), ("hears", hearing)):
+            model.save_pretrained(tmp_path / f"{name}-{seed}")
+            tiny.tokenizer(tmp_path / f"{name}-{seed}")
+    same = evaluate(tmp_path / "sees-0", tmp_path / "sees-0", text, samples=4)
+    assert (same.task, same.metrics["kl"].value) == ("causal-lm", 0)
+    assert evaluate(tmp_path / "sees-0", tmp_path / "sees-1", text, samples=4).metrics["kl"].value > 0
+    with pytest.raises(CorecompressError, match="this model reads input_features"):
+        evaluate(tmp_path / "hears-0", tmp_path / "hears-1", text, samples=4)
+
+
 def test_an_image_classifier_and_any_other_model(tmp_path: Path) -> None:
     plugin = tmp_path / "pixels.py"
     plugin.write_text(PIXELS)
