@@ -29,6 +29,7 @@ SEEN_SHARE = 0.8
 """How far the weight of a vocabulary row follows its frequency; the rest is spread evenly over the vocabulary."""
 
 CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+TRANSPOSED = (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)
 
 LINEAR = (torch.nn.Linear, Conv1D)
 
@@ -102,14 +103,14 @@ class Watch:
         """Matrices, and stacks of matrices (experts), that are parameters of other modules: module and key there."""
         self.functions = _Functions(self)
         for name, module in model.named_modules():
-            layer = isinstance(module, CONVOLUTIONS) or _is_linear(module)
+            layer = isinstance(module, CONVOLUTIONS) or _is_transposed(module) or _is_linear(module)
             if layer or module is self.head or isinstance(module, torch.nn.Embedding):
                 self.watched.append(module)
             if module is self.head:
                 self.head_name = f"{name}.weight"
                 self.handles.append(module.register_forward_hook(self._keep_head))
             elif layer:
-                if isinstance(module, Conv1D):
+                if isinstance(module, (Conv1D, *TRANSPOSED)):
                     self.turned.add(f"{name}.weight")
                 self.handles.append(module.register_forward_hook(self._on_layer(f"{name}.weight")))
             elif isinstance(module, torch.nn.Embedding):
@@ -139,7 +140,7 @@ class Watch:
         total = 0
         for module in self.watched:
             wide, rows = module.weight[0].numel(), len(module.weight)
-            n, o = (rows, wide) if isinstance(module, Conv1D) else (wide, rows)
+            n, o = (rows, wide) if isinstance(module, (Conv1D, *TRANSPOSED)) else (wide, rows)
             alone = module is self.head or isinstance(module, torch.nn.Embedding)
             total += 4 * (n * n + o * (1 if alone else GROUP))
         for module, key in self.loose.values():
@@ -170,12 +171,15 @@ class Watch:
 
     def _add(self, name: str, module: Any, x: torch.Tensor, g: torch.Tensor) -> None:
         with self.turns.of(name):
-            if not isinstance(module, CONVOLUTIONS):
+            if not isinstance(module, (*CONVOLUTIONS, *TRANSPOSED)):
                 self._add_tokens(name, x.flatten(0, -2)[:, None], g.flatten(0, -2))
                 return
             if x.dim() == len(module.kernel_size) + 1:
                 x, g = x[None], g[None]
             for image, outputs in zip(x, g, strict=True):  # one by one: patches are a kernel's size larger than images
+                if isinstance(module, TRANSPOSED):  # a position's outputs are a patch
+                    self._add_tokens(name, image.flatten(1).T[:, None], _patches(outputs, module)[:, 0])
+                    continue
                 patches = _patches(image, module)
                 if len(patches) == outputs[0].numel():  # else a subclass has padded its input
                     self._add_tokens(name, patches, outputs.flatten(1).T)
@@ -306,6 +310,11 @@ class Watch:
 def _is_linear(module: Any) -> bool:
     """A linear layer, and no subclass that does something else with its weight (Llama 4's router)."""
     return any(isinstance(module, kind) and type(module).forward is kind.forward for kind in LINEAR)
+
+
+def _is_transposed(module: Any) -> bool:
+    """A transposed convolution whose inputs all have a part in all outputs."""
+    return isinstance(module, TRANSPOSED) and module.groups == 1
 
 
 def _patches(image: torch.Tensor, convolution: Any) -> torch.Tensor:

@@ -259,3 +259,33 @@ def test_patches_times_weights_are_a_convolution(
     weight = one.weight.reshape(groups, 16 // groups, -1)
     made = torch.einsum("tgn,gon->got", patches, weight).reshape(16, -1)
     torch.testing.assert_close(made, one(image[None])[0].flatten(1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    axes=st.integers(1, 3),
+    kernel=st.tuples(*[st.integers(1, 4)] * 3),
+    stride=st.tuples(*[st.integers(1, 3)] * 3),
+    dilation=st.tuples(*[st.integers(1, 2)] * 3),
+    padding=st.tuples(*[st.integers(0, 1)] * 3),
+    more=st.booleans(),
+)
+def test_inputs_times_patches_of_the_gradient_are_a_transposed_convolution_s(
+    axes: int, kernel: Any, stride: Any, dilation: Any, padding: Any, more: bool
+) -> None:
+    """A position of the input makes a patch of the output, so the weight's gradient is the sum of their products."""
+    import torch
+
+    from corecompress_vae.watch import _patches
+
+    torch.manual_seed(0)
+    kind = (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)[axes - 1]
+    extra = tuple(int(more and step > 1) for step in stride[:axes])
+    one = kind(8, 6, kernel[:axes], stride[:axes], padding[:axes], extra, dilation=dilation[:axes])
+    image = torch.randn(1, 8, *(5, 4, 3)[:axes])
+    out = one(image)
+    g = torch.randn_like(out)
+    out.backward(g)
+    patches = _patches(g[0], one)
+    assert patches.shape == (image[0, 0].numel(), 1, one.weight[0].numel())
+    torch.testing.assert_close(image[0].flatten(1) @ patches[:, 0], one.weight.grad.flatten(1), rtol=1e-4, atol=1e-4)
