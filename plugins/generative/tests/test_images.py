@@ -161,7 +161,7 @@ def test_a_mixture_of_logistics_sums_to_one(seed: int, width: float) -> None:
 @pytest.mark.parametrize("encoder", ["cnn", "nvae"])
 def test_a_mixture_of_logistics_is_learned(encoder: str, tmp_path: Path) -> None:
     """Levels of grey of eight bits, mostly ink or paper: far fewer than eight bits."""
-    spec = SMALL[encoder].replace("begin=0.5", "begin=0")
+    spec = SMALL[encoder].replace("(", "(likelihood=logistic-mixture, ", 1)
     found = corecompress.fit(DIGITS, spec, "gaussian", tmp_path / "model")
     assert found.figures["the same, bits a value"] < 4
     sample, *_ = open_fitted(tmp_path / "model").generate(2)

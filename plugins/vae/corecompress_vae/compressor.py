@@ -115,10 +115,12 @@ class Vae(TensorCompressor):
         if weights is None or not self._can_code(info, weights):
             return bytes([EXACT]) + encode_exact(tensor.data, info)
         assert self.codec is not None
-        layout, mode = _oriented(info, self.sensitivities.get(info.name))
+        first = self.sensitivities.get(info.name)
+        layout, mode = _oriented(info, first)
         out = bytearray([mode])
         for number, matrix in enumerate(layout.matrices(weights)):
-            wanted = self.sensitivities.get(info.name, number).of_shape(layout.rows, layout.columns)
+            wanted = self.sensitivities.get(info.name, number) if number else first
+            wanted = wanted.of_shape(layout.rows, layout.columns)
             turned = rotation.rotate(matrix, info.name) if self.rotated else np.ascontiguousarray(matrix)
             coded = self.codec.encode(turned, wanted, info.dtype == "BF16" and not self.rotated)
             put_varint(out, len(coded))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from corecompress.components import TensorInfo
+
+Transformed = tuple[str, str, str, Any]
+"""A tensor, the parameter that it goes into, the pattern of its name and the converter that make the parameter, or ""
+and None for the tensor itself."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,11 @@ class StoredNames:
     def of(cls, model: Any, tensors: Iterable[TensorInfo]) -> StoredNames:
         """For that model's checkpoint."""
         rows = {info.name: info.shape[0] if info.shape else 1 for info in tensors}
-        return cls(_plain(model, rows), _merged(model, rows), rows)
+        transformed = list(_transformed(model, rows))
+        return cls(_plain(model, rows, transformed), _merged(transformed), rows)
 
 
-def _plain(model: Any, stored: Iterable[str]) -> dict[str, str]:
+def _plain(model: Any, stored: Collection[str], transformed: list[Transformed]) -> dict[str, str]:
     """The same name; with the base model's prefix added or taken away; renamed as transformers does it on loading; or
     that of a tied parameter. What transformers puts together from several tensors (`_merged`), or splits, is left
     out.
@@ -37,26 +42,24 @@ def _plain(model: Any, stored: Iterable[str]) -> dict[str, str]:
     )
     for name, value in everything:
         values.setdefault(id(value), []).append(name)
-    have, prefix = set(stored), getattr(model, "base_model_prefix", "")
-    renamed = _renamed(model, have)
+    prefix = getattr(model, "base_model_prefix", "")
+    renamed = {target: name for name, target, _, converter in transformed if converter is None}
     found: dict[str, str] = {}
     for names in values.values():
         for name in names:
             candidates = (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}."), renamed.get(name, ""))
-            same = [candidate for candidate in candidates if candidate in have]
+            same = [candidate for candidate in candidates if candidate in stored]
             if same:
                 found |= dict.fromkeys(names, same[0])
                 break
     return found
 
 
-def _merged(model: Any, stored: Iterable[str]) -> dict[str, list[list[str]]]:
+def _merged(transformed: list[Transformed]) -> dict[str, list[list[str]]]:
     """Of all that transformers stacks on loading, as experts that are stored one by one."""
-    from transformers import core_model_loading as loading
-
     of_pattern: dict[tuple[str, str], list[str]] = {}
     patterns_of: dict[str, list[str]] = {}
-    for name, target, pattern, converter in _transformed(model, sorted(stored, key=loading.dot_natural_key)):
+    for name, target, pattern, converter in transformed:
         if converter is not None and _stacks(converter):
             of_pattern.setdefault((target, pattern), []).append(name)
             patterns_of[target] = converter.source_patterns
@@ -74,14 +77,8 @@ def _stacks(converter: Any) -> bool:
     return steps in ([("MergeModulelist", 0)], [("MergeModulelist", 0), ("Concatenate", 1)])
 
 
-def _renamed(model: Any, stored: Iterable[str]) -> dict[str, str]:
-    """Parameter -> tensor by transformers' own renamings, such as embed_out.weight to lm_head.weight."""
-    return {target: name for name, target, _, converter in _transformed(model, stored) if converter is None}
-
-
-def _transformed(model: Any, stored: Iterable[str]) -> Iterator[tuple[str, str, str, Any]]:
-    """(tensor, the parameter that it goes into, pattern of its name and converter that make the parameter, or "" and
-    None for the tensor itself), as transformers does it on loading."""
+def _transformed(model: Any, stored: Iterable[str]) -> Iterator[Transformed]:
+    """As transformers does it on loading (such as embed_out.weight to lm_head.weight), experts in their order."""
     from transformers import core_model_loading as loading
     from transformers.conversion_mapping import get_model_conversion_mapping
 
@@ -92,6 +89,6 @@ def _transformed(model: Any, stored: Iterable[str]) -> Iterator[tuple[str, str, 
     renamings = [step for step in transforms if not isinstance(step, loading.WeightConverter)]
     by_pattern = {pattern: step for step in converters for pattern in step.source_patterns}
     state = model.state_dict()
-    for name in stored:
+    for name in sorted(stored, key=loading.dot_natural_key):
         target, pattern = loading.rename_source_key(name, renamings, converters, model.base_model_prefix, state)
         yield name, target, pattern or "", by_pattern.get(pattern)

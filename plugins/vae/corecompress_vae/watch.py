@@ -229,10 +229,7 @@ class Watch:
         if name is None:
             return out
         ids, size = indices.detach().flatten(), len(weight)
-        out = out.detach().requires_grad_(True)
-        self.turns.expect(name)
-        out.register_hook(lambda g: self._add_embedding(name, size, ids, g.detach().reshape(-1, g.shape[-1])))
-        return out
+        return self._behind(out, name, lambda g: self._add_embedding(name, size, ids, g.reshape(-1, g.shape[-1])))
 
     def _add_embedding(self, name: str, size: int, ids: torch.Tensor, g: torch.Tensor) -> None:
         alive = (g != 0).any(1).float()
