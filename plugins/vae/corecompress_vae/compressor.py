@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fnmatch
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ from corecompress.errors import CorecompressError, CorruptData, OutOfReach
 from corecompress.floats import to_float32
 from corecompress.plugins import registry
 from corecompress.recipe import build
-from corecompress_vae import rotation, sensitivity
+from corecompress_vae import kept, rotation, sensitivity
 from corecompress_vae.exact import decode_exact, encode_exact
 from corecompress_vae.layout import Layout, layout_of
 from corecompress_vae.level_codec import LevelCodec
@@ -70,6 +71,8 @@ class Vae(TensorCompressor):
         self.reader: Codec | None = None
         """What `restore` made: a codec that decodes, of the same state as everybody's."""
         self.job: Job | None = None
+        self.coded: Path | None = None
+        """Where payloads are that `prepare` has made already."""
         self.sensitivities: sensitivity.Source = sensitivity.Alike({})
 
     def memory(self, info: TensorInfo) -> int:
@@ -87,6 +90,7 @@ class Vae(TensorCompressor):
         self.codec = self._codec(kind)
         matrices = [info for info in job.tensors if self._is_coded(info)]
         source = sensitivity.of(job, matrices, options.calibration, options.calibration_tokens)
+        calibrated = isinstance(source, sensitivity.Calibrated)
         if self.rotated:
             source = sensitivity.Rotated(source, job.scratch / "rotated")
         self.sensitivities = source
@@ -94,7 +98,32 @@ class Vae(TensorCompressor):
         size = self.codec.prepare(self._sample(job, matrices), target, options.step, job)
         if target is not None:
             self._check_reached(job, size, target)
-        return bytes([ROTATED * self.rotated, kind]) + self.codec.to_bytes()
+        state = bytes([ROTATED * self.rotated, kind]) + self.codec.to_bytes()
+        if calibrated:
+            self._code_in_order(job, matrices, state)
+        return state
+
+    def _code_in_order(self, job: Job, matrices: list[TensorInfo], state: bytes) -> None:
+        """Code what makes up for errors before it now, for `encode` to find; a run that was killed finds it too."""
+        folder = job.scratch / "coded"
+        done = folder / "done"
+        if not done.exists():
+            from corecompress_vae.sequential import code_in_order
+
+            self.restore(state)
+            folder.mkdir(parents=True, exist_ok=True)
+
+            def code(info: TensorInfo, weights: NDArray[np.float32]) -> NDArray[np.uint8]:
+                if not self._can_code(info, weights):
+                    return job.source.read(info.name).data
+                payload = self._encode(info, weights)
+                kept.keep(folder, info.name, {"payload": np.frombuffer(payload, np.uint8)})
+                return self.decode(memoryview(payload), info)
+
+            on_disk = self.options.calibration == "layers"
+            code_in_order(job, matrices, self.options.calibration_tokens, on_disk, code)
+            done.touch()
+        self.coded = folder
 
     def restore(self, state: bytes) -> None:
         if len(state) < 2 or state[0] > ROTATED:
@@ -111,9 +140,16 @@ class Vae(TensorCompressor):
 
     def encode(self, tensor: Tensor) -> bytes:
         info = tensor.info
+        coded = kept.load(self.coded, info.name) if self.coded else None
+        if coded is not None:
+            return coded["payload"].tobytes()
         weights = to_float32(tensor.data, info.dtype) if self._is_coded(info) else None
         if weights is None or not self._can_code(info, weights):
             return bytes([EXACT]) + encode_exact(tensor.data, info)
+        return self._encode(info, weights)
+
+    def _encode(self, info: TensorInfo, weights: NDArray[np.float32]) -> bytes:
+        """The payload of matrices' elements float32, flat."""
         assert self.codec is not None
         first = self.sensitivities.get(info.name)
         layout, mode = _oriented(info, first)

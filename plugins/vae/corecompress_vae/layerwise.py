@@ -21,12 +21,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from corecompress.components import Job
 from corecompress_vae.calibrate import digest_of, factor, matrices_of, save
 from corecompress_vae.ceiling import SHORTER, Ceiling
+from corecompress_vae.hidden import Hidden
 from corecompress_vae.passes import enough_memory, first_batch, pieces, why_not_read
 from corecompress_vae.skeleton import Call, CantWalk, Walk
 from corecompress_vae.turns import one_thread
@@ -65,32 +65,6 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
     return folder
 
 
-class _Hidden:
-    """Hidden states of all pieces in a file, float32."""
-
-    def __init__(self, path: Path):
-        self.path, self.shapes = path, list[torch.Size]()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-
-    def append(self, h: torch.Tensor) -> None:
-        self.shapes.append(h.shape)
-        with open(self.path, "ab") as file:
-            h.contiguous().numpy().tofile(file)
-
-    def read(self, number: int) -> torch.Tensor:
-        values = np.fromfile(self.path, np.float32, self.shapes[number].numel(), offset=self._offset(number))
-        return torch.from_numpy(values).reshape(self.shapes[number])
-
-    def write(self, number: int, h: torch.Tensor) -> None:
-        with open(self.path, "r+b") as file:
-            file.seek(self._offset(number))
-            h.contiguous().numpy().tofile(file)
-
-    def _offset(self, number: int) -> int:
-        return 4 * sum(shape.numel() for shape in self.shapes[:number])
-
-
 class _Calibration:
     """One run over all blocks."""
 
@@ -100,7 +74,7 @@ class _Calibration:
         self.ceiling = Ceiling(job.max_memory)
         self.generator = torch.Generator().manual_seed(job.seed)
         self.pieces: list[Piece] = []
-        self.hidden = _Hidden(job.scratch / "hidden.f32")
+        self.hidden = Hidden(job.scratch / "hidden.f32")
         self.calls: list[list[Call]] = []
         self.seen = 0
 
@@ -115,7 +89,7 @@ class _Calibration:
                     self._block(number)
                 self._head()
         finally:
-            self.hidden.path.unlink(missing_ok=True)
+            self.hidden.clear()
         return self.seen
 
     def _front(self, takes: Any) -> None:

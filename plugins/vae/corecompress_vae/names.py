@@ -30,6 +30,12 @@ class StoredNames:
         transformed = list(_transformed(model, rows))
         return cls(_plain(model, rows, transformed), _merged(transformed), rows)
 
+    def tensors_of(self, parameter: str) -> list[str]:
+        """Those that a parameter or buffer is made of; none for one that is not stored."""
+        if parameter in self.plain:
+            return [self.plain[parameter]]
+        return list(itertools.chain.from_iterable(self.merged.get(parameter, [])))
+
 
 def _plain(model: Any, stored: Collection[str], transformed: list[Transformed]) -> dict[str, str]:
     """The same name; with the base model's prefix added or taken away; renamed as transformers does it on loading; or

@@ -36,7 +36,7 @@ def load_model(job: Job) -> Any:
         kind = transformers.AutoModel
     eager = {"attn_implementation": "eager", "experts_implementation": "eager"}  # experts one by one, for Watch
     try:
-        model = kind.from_pretrained(str(job.source.folder), dtype=_dtype(), **eager)
+        model = kind.from_pretrained(str(job.source.folder), dtype=fast_dtype(), **eager)
     except (OSError, ValueError, KeyError, ImportError) as problem:
         line = " ".join(str(problem).split())[:200]
         raise CorecompressError(
@@ -48,10 +48,10 @@ def load_model(job: Job) -> Any:
 
 def model_bytes(job: Job) -> int:
     """Bytes of the weights of `load_model`."""
-    return sum(info.size for info in job.source.tensors) * _dtype().itemsize
+    return sum(info.size for info in job.source.tensors) * fast_dtype().itemsize
 
 
-def _dtype() -> torch.dtype:
+def fast_dtype() -> torch.dtype:
     """bfloat16 where the machine multiplies it faster than float32: gradients are a sample, and a noisier one than
     eight bits are coarse."""
     if torch.cuda.is_available():

@@ -1,7 +1,8 @@
 """A model whose weights stay on the disk: built without them, filled module by module, walked block by block.
 
     walk = Walk(job)          a stack of blocks of one class, found by structure
-    walk.enter(inputs)        front and first block; what the model hands to every other block is noted
+    walk.front(inputs)        what the first block is given; what the model hands to every block is noted
+    walk.enter(inputs)        front and first block
     walk.step(number, …)      one block alone, on hidden states that the caller keeps
     walk.leave(inputs, h)     the model's own end behind the last block, up to its head
 
@@ -33,7 +34,7 @@ class CantWalk(Exception):
     """The model is no plain stack of blocks; the message says what it is instead."""
 
 
-class _Reached(Exception):
+class Reached(Exception):
     """The forward has come as far as it was wanted."""
 
 
@@ -81,6 +82,10 @@ class Walk:
             return None
         return torch.from_numpy(to_float32(tensor.data, tensor.info.dtype)).reshape(tensor.info.shape)
 
+    def parameters(self, number: int | None) -> Iterator[str]:
+        """Full names of what `fill` fills, tied ones at every place."""
+        return (name for name, *_ in self._values(number))
+
     def drain(self, number: int | None) -> None:
         """Give the memory of their parameters back."""
         for _, module, key, value in self._values(number):
@@ -90,8 +95,16 @@ class Walk:
     def enter(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, list[Call]]:
         """(hidden states behind the first block, with a graph where gradients are on; how the others are called).
 
-        Front and first block must be filled. Raises CantWalk where a block is not called once, on what the one before
-        it gave.
+        Front and first block must be filled. Raises CantWalk as `front` does.
+        """
+        hidden, calls = self.front(inputs)
+        return self.step(0, hidden, calls[0]), calls[1:]
+
+    def front(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, list[Call]]:
+        """(hidden states that the first block is given, with a graph where gradients are on; how each block is called).
+
+        The front must be filled, and the first time the first block: it shows what a block returns. Raises CantWalk
+        where a block is not called once, on what the one before it gave.
         """
         given: list[torch.Tensor] = []
         calls: list[Call] = []
@@ -99,15 +112,18 @@ class Walk:
         def first(*args: Any, **kwargs: Any) -> Any:
             if given:
                 raise CantWalk(f"it calls its block {self.stack}.0 more than once")
-            out = type(self.blocks[0]).forward(self.blocks[0], *args, **kwargs)
-            self._make = _template(out)
-            given.append(_hidden(out))
-            return self._make(given[0].detach())
+            call, h = _without_hidden(args, kwargs)
+            given.append(h)
+            calls.append(call)
+            if self._make is None:
+                with torch.no_grad():
+                    self._make = _template(type(self.blocks[0]).forward(self.blocks[0], *args, **kwargs))
+            return self._make(h)
 
         def later(number: int) -> Any:
             def forward(*args: Any, **kwargs: Any) -> Any:
                 call, h = _without_hidden(args, kwargs)
-                if len(given) != 1 or number != len(calls) + 1 or h.data_ptr() != given[0].data_ptr():
+                if len(given) != 1 or number != len(calls) or h.data_ptr() != given[0].data_ptr():
                     raise CantWalk("its blocks are not called one after the other, each on what the last one gave")
                 calls.append(call)
                 return self._make(h)
@@ -120,7 +136,7 @@ class Walk:
             raise
         except Exception as problem:  # of any kind: the model sees the data for the first time
             raise CantWalk(why_failed(inputs, problem)) from problem
-        if not given or len(calls) != len(self.blocks) - 1:
+        if not given or len(calls) != len(self.blocks):
             raise CantWalk("its forward does not call every block")
         return given[0], calls
 
@@ -140,7 +156,7 @@ class Walk:
 
         def head(x: torch.Tensor) -> Any:
             seen.append(x)
-            raise _Reached
+            raise Reached
 
         self._run(inputs, [forward] * len(self.blocks), head)
         if not seen:
@@ -154,7 +170,7 @@ class Walk:
                 stack.enter_context(_exchanged(self.head, head or _stop))
             for block, forward in zip(self.blocks, forwards, strict=True):
                 stack.enter_context(_exchanged(block, forward))
-            with suppress(_Reached):
+            with suppress(Reached):
                 self.model(**inputs)
 
     def _values(self, number: int | None) -> Iterator[tuple[str, torch.nn.Module, str, torch.Tensor]]:
@@ -225,7 +241,7 @@ def _longest_stack(model: Any) -> tuple[str, list[torch.nn.Module]]:
 
 
 def _stop(*args: Any, **kwargs: Any) -> Any:
-    raise _Reached
+    raise Reached
 
 
 @contextmanager

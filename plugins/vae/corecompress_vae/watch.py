@@ -103,7 +103,7 @@ class Watch:
         """Matrices, and stacks of matrices (experts), that are parameters of other modules: module and key there."""
         self.functions = _Functions(self)
         for name, module in model.named_modules():
-            layer = isinstance(module, CONVOLUTIONS) or _is_transposed(module) or _is_linear(module)
+            layer = isinstance(module, CONVOLUTIONS) or _is_transposed(module) or is_linear(module)
             if layer or module is self.head or isinstance(module, torch.nn.Embedding):
                 self.watched.append(module)
             if module is self.head:
@@ -304,7 +304,7 @@ class Watch:
             yield own
 
 
-def _is_linear(module: Any) -> bool:
+def is_linear(module: Any) -> bool:
     """A linear layer, and no subclass that does something else with its weight (Llama 4's router)."""
     return any(isinstance(module, kind) and type(module).forward is kind.forward for kind in LINEAR)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +19,6 @@ from corecompress.errors import CorecompressError
 from corecompress_vae import calibrate, layerwise
 from corecompress_vae.skeleton import Walk
 
-S = {
-    **vae_models.SIZE,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 130,
-}
-KV = {**S, "num_key_value_heads": 1, "head_dim": 16}
-
-
-def built(kind: str) -> Any:
-    import transformers as tf
-
-    gpt2 = {"vocab_size": 64, "n_embd": 32, "n_layer": 3, "n_head": 2, "n_positions": 128}
-    t5 = {"vocab_size": 64, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
-    makers: dict[str, Callable[[], Any]] = {
-        "llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**KV)),
-        "llama, tied": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**KV, tie_word_embeddings=True)),
-        "qwen2": lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(**{k: v for k, v in KV.items() if k != "head_dim"})),
-        "gemma3": lambda: tf.Gemma3ForCausalLM(tf.Gemma3TextConfig(**KV, sliding_window=4)),
-        "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**gpt2)),
-        "gpt-neox": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**S)),
-        "bert": lambda: tf.BertModel(tf.BertConfig(**S)),
-        "bert, masked": lambda: tf.BertForMaskedLM(tf.BertConfig(**S)),
-        "roberta": lambda: tf.RobertaForMaskedLM(tf.RobertaConfig(**S)),
-        "albert": lambda: tf.AlbertForMaskedLM(tf.AlbertConfig(**S, embedding_size=16)),
-        "t5": lambda: tf.T5ForConditionalGeneration(tf.T5Config(**t5)),
-        "mixtral": lambda: tf.MixtralForCausalLM(tf.MixtralConfig(**KV, num_local_experts=4)),
-    }
-    import torch
-
-    torch.manual_seed(0)
-    return makers[kind]().eval()
-
 
 @pytest.mark.parametrize(
     "kind",
@@ -64,7 +29,7 @@ def test_a_walk_is_the_models_own_forward(kind: str, tmp_path: Path) -> None:
     for bit, with a block at a time."""
     import torch
 
-    model = built(kind)
+    model = vae_models.built(kind)
     if kind == "mixtral":
         model.set_experts_implementation("eager")
     model.save_pretrained(tmp_path)
@@ -99,7 +64,7 @@ def test_a_walk_is_the_models_own_forward(kind: str, tmp_path: Path) -> None:
 def test_what_can_not_be_walked_is_said(
     kind: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = built(kind)
+    model = vae_models.built(kind)
     folder = vae_models.save(model, tmp_path / "model")
     if why == "has no tensor":
         file = folder / "model.safetensors"

@@ -22,6 +22,40 @@ FAST = "vae(bits=4, quantizer=trellis(states=4))"
 SIZE = {"vocab_size": 64, "hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3}
 HEADS = {"num_attention_heads": 4, "max_position_embeddings": 128}
 
+SMALL = {
+    **SIZE,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 130,
+}
+KV = {**SMALL, "num_key_value_heads": 1, "head_dim": 16}
+
+
+def built(kind: str) -> Any:
+    """A small model of a family, in evaluation mode."""
+    import torch
+    import transformers as tf
+
+    gpt2 = {"vocab_size": 64, "n_embd": 32, "n_layer": 3, "n_head": 2, "n_positions": 128}
+    t5 = {"vocab_size": 64, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
+    makers: dict[str, Callable[[], Any]] = {
+        "llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**KV)),
+        "llama, tied": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**KV, tie_word_embeddings=True)),
+        "qwen2": lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(**{k: v for k, v in KV.items() if k != "head_dim"})),
+        "gemma3": lambda: tf.Gemma3ForCausalLM(tf.Gemma3TextConfig(**KV, sliding_window=4)),
+        "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**gpt2)),
+        "gpt-neox": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**SMALL)),
+        "bert": lambda: tf.BertModel(tf.BertConfig(**SMALL)),
+        "bert, masked": lambda: tf.BertForMaskedLM(tf.BertConfig(**SMALL)),
+        "roberta": lambda: tf.RobertaForMaskedLM(tf.RobertaConfig(**SMALL)),
+        "albert": lambda: tf.AlbertForMaskedLM(tf.AlbertConfig(**SMALL, embedding_size=16)),
+        "t5": lambda: tf.T5ForConditionalGeneration(tf.T5Config(**t5)),
+        "mixtral": lambda: tf.MixtralForCausalLM(tf.MixtralConfig(**KV, num_local_experts=4)),
+    }
+    torch.manual_seed(0)
+    return makers[kind]().eval()
+
 
 def llama(folder: Path, change: Callable[[Any], None] | None = None, **config: Any) -> Path:
     """A Llama of 0.3 million weights in `folder`, with its tokenizer; weights wide enough to give sharp predictions."""

@@ -1,0 +1,99 @@
+"""Blocks that make up for what coding did before them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import vae_models
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import corecompress
+from corecompress.checkpoint import open_checkpoint
+from corecompress_vae import sequential
+from corecompress_vae.least_squares import Moments, correction
+from corecompress_vae.skeleton import Walk
+from corecompress_vae.stages import BEHIND, Stage, stages_of
+
+LLAMA = [
+    Stage(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.q_proj", True),
+    Stage(("self_attn.o_proj",), "post_attention_layernorm", False),
+    Stage(("mlp.gate_proj", "mlp.up_proj"), "mlp.gate_proj", True),
+    Stage(("mlp.down_proj",), BEHIND, False),
+]
+STAGES = {
+    "llama": LLAMA,
+    "qwen2": LLAMA,
+    "gpt2": [
+        Stage(("attn.c_attn",), "attn.c_attn", True),
+        Stage(("attn.c_proj",), "ln_2", False),
+        Stage(("mlp.c_fc",), "mlp.c_fc", True),
+        Stage(("mlp.c_proj",), BEHIND, False),
+    ],
+    "bert": [
+        Stage(("attention.self.query", "attention.self.key", "attention.self.value"), "attention.self.query", True),
+        Stage(("attention.output.dense",), "attention.output.LayerNorm", False),
+        Stage(("intermediate.dense",), "intermediate.dense", True),
+        Stage(("output.dense",), "output.LayerNorm", False),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_layers_are_corrected_where_what_they_write_is_read(kind: str, tmp_path: Path) -> None:
+    model = vae_models.built(kind)
+    model.save_pretrained(tmp_path)
+    walk = Walk(open_checkpoint(tmp_path))
+    ids = torch.randint(5, 60, (2, 20))
+    with torch.no_grad():
+        walk.fill(None)
+        walk.fill(0)
+        hidden, calls = walk.front({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+        step = partial(walk.step, 0, hidden, calls[0])
+        assert stages_of(walk.blocks[0], step, torch.Generator().manual_seed(0)) == STAGES[kind]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(2, 60), st.floats(0, 3), st.integers(0, 2**32 - 1))
+def test_no_correction_makes_unseen_errors_larger(n: int, o: int, t: int, noise: float, seed: int) -> None:
+    """However few the samples and however small the part of an error that can be foretold."""
+    generator = torch.Generator().manual_seed(seed)
+    x, w = torch.randn(2, t, n, generator=generator), torch.rand(2, t, generator=generator)
+    e = x @ torch.randn(n, o, generator=generator) + noise * torch.randn(2, t, o, generator=generator)
+    fitted, held = (Moments.of(x[part], e[part], w[part], torch.float32) for part in range(2))
+    change = correction(fitted, held, 1)
+
+    def error(c: torch.Tensor) -> float:
+        return float(((e[1] - x[1] @ c.T).square().sum(1) * w[1]).sum())
+
+    before = error(torch.zeros(o, n))
+    if change is not None:
+        assert error(change) <= before * (1 + 1e-4)
+    if noise == 0 and t >= 4 * n and before > 0:
+        assert change is not None
+        assert error(change) < 0.3 * before
+
+
+def test_errors_on_unseen_text_are_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, text = vae_models.llama(tmp_path / "model"), tiny.corpus(tmp_path / "text.txt", 400)
+    found, data = {}, f"text(length={vae_models.LENGTH}):{text}"
+    for name in ("corrected", "plain"):
+        out = tmp_path / name
+        recipe = "vae(bits=4, quantizer=trellis(states=4), calibration_tokens=4000)"
+        corecompress.compress(folder, out, recipe, data=data, evaluated=False)
+        found[name] = corecompress.evaluate(folder, out, data).metrics["kl"].value
+        monkeypatch.setattr(sequential, "code_in_order", lambda *args: None)
+    assert found["corrected"] < 0.95 * found["plain"]
+
+
+def test_what_is_no_stack_of_blocks_is_coded_without_and_a_line_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, text = vae_models.save(vae_models.built("t5"), tmp_path / "model"), tiny.corpus(tmp_path / "text.txt")
+    data, recipe = f"text(length={vae_models.LENGTH}):{text}", "vae(bits=10, calibration_tokens=500)"
+    corecompress.compress(folder, tmp_path / "out", recipe, data=data, evaluated=False)
+    assert "no single stack of blocks of one class, so layers don't make up for each" in capsys.readouterr().err
