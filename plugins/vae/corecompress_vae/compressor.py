@@ -22,6 +22,7 @@ from corecompress.coding.tables import get_varint, put_varint
 from corecompress.components import Job, Tensor, TensorCompressor, TensorInfo
 from corecompress.errors import CorecompressError, CorruptData, OutOfReach
 from corecompress.floats import to_float32
+from corecompress.hashing import hash_bytes
 from corecompress.plugins import registry
 from corecompress.recipe import build
 from corecompress_vae import kept, rotation, sensitivity
@@ -105,7 +106,7 @@ class Vae(TensorCompressor):
 
     def _code_in_order(self, job: Job, matrices: list[TensorInfo], state: bytes) -> None:
         """Code what makes up for errors before it now, for `encode` to find; a run that was killed finds it too."""
-        folder = job.scratch / "coded"
+        folder = job.scratch / f"coded-{hash_bytes(state)[:24]}"
         done = folder / "done"
         if not done.exists():
             from corecompress_vae.sequential import code_in_order
