@@ -28,7 +28,7 @@ from corecompress_vae.calibrate import threads_of
 from corecompress_vae.ceiling import SHORTER, Ceiling
 from corecompress_vae.hidden import Hidden
 from corecompress_vae.least_squares import Moments, correction
-from corecompress_vae.passes import enough_memory, fast_dtype, first_batch, pieces, why_not_read
+from corecompress_vae.passes import enough_memory, fast_dtype, first_batch, pieces, why_failed, why_not_read
 from corecompress_vae.skeleton import Call, CantWalk, Reached, Walk
 from corecompress_vae.stages import BEHIND, Seen, Stage, inputs_of, stages_of
 from corecompress_vae.turns import in_order, one_thread
@@ -214,16 +214,25 @@ class _Sequence:
         block = self.walk.blocks[number]
         key = tuple(f"{path} {type(module).__name__}" for path, module in block.named_modules())
         if key not in self.structures:
-            hidden = self.original.read(0)
-            generator = torch.Generator().manual_seed(self.job.seed)
-            step = partial(self.walk.step, number, hidden, self.calls[0][number])
-            self.structures[key] = stages_of(block, step, generator)
+            self.structures[key] = self._found(number)
         due = []
         for stage in self.structures[key]:
             paths = tuple(path for path in stage.paths if self._is_due(self._stored(number, path)))
             if paths:
                 due.append(replace(stage, paths=paths))
         return due
+
+    def _found(self, number: int) -> list[Stage]:
+        """All of the block; the first piece of the data tries whether it runs, and whether in bfloat16."""
+        try:
+            self._step(number, self.original, 0)
+        except Exception:  # of any kind: there are forwards that make float32 themselves
+            self.dtype = torch.float32
+        try:
+            step = partial(self.walk.step, number, self.original.read(0), self.calls[0][number])
+            return stages_of(self.walk.blocks[number], step, torch.Generator().manual_seed(self.job.seed))
+        except Exception as problem:  # of any kind: it is not our code that runs
+            raise CantWalk(why_failed({"hidden_states": None}, problem)) from problem
 
     def _stored(self, number: int, path: str) -> str:
         return self.walk.stored.plain.get(f"{self.walk.stack}.{number}.{path}.weight", "")
