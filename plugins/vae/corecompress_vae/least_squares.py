@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+from corecompress_vae.gram import add_gram
 from corecompress_vae.turns import in_order
 
 RIDGES = (0.1, 0.3, 1.0, 3.0)
@@ -32,8 +33,11 @@ class Moments:
     @classmethod
     def of(cls, x: torch.Tensor, e: torch.Tensor, w: torch.Tensor, dtype: torch.dtype) -> Moments:
         """Of x [t, n], e [t, o] and weights w [t], multiplied in `dtype`."""
-        weighted = (x * w[:, None]).to(dtype)
-        return cls((weighted.T @ x.to(dtype)).float(), (e.to(dtype).T @ weighted).float())
+        root = w.sqrt()[:, None]
+        x, e = (x * root).to(dtype), (e * root).to(dtype)
+        g = torch.zeros(x.shape[1], x.shape[1])
+        add_gram(g, x)
+        return cls(g, (e.T @ x).float())
 
     def add(self, other: Moments) -> None:
         self.g += other.g

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -130,10 +131,11 @@ class _Sequence:
         self._code([name for name in self._names(number) if name not in later])
         self._fill(number, coded=True)
         for stage in stages:
-            self._correct(number, stage, wanted.get(stage.place, self.original), weights)
-            self._fill(number, coded=True)
-        for place, out in enumerate(self._each(lambda place: self._step(number, self.current, place))):
-            self.current.write(place, out)
+            last = stage is stages[-1] and stage.place == BEHIND
+            self._correct(number, stage, wanted.get(stage.place, self.original), weights, last)
+        if not (stages and stages[-1].place == BEHIND):
+            for place, out in enumerate(self._each(lambda place: self._step(number, self.current, place))):
+                self.current.write(place, out)
         for hidden in wanted.values():
             hidden.clear()
         self.walk.drain(number)
@@ -156,44 +158,63 @@ class _Sequence:
                 self.original.write(place, found[BEHIND])
         return wanted
 
-    def _correct(self, number: int, stage: Stage, wanted: Hidden, weights: list[torch.Tensor]) -> None:
-        """Code the stage's weights, corrected by what is missing at its place."""
+    def _correct(self, number: int, stage: Stage, wanted: Hidden, weights: list[torch.Tensor], last: bool) -> None:
+        """Code the stage's weights, corrected by what is missing at its place. last: what the place is given is what
+        the block returns, so the hidden states move on."""
         block, name = self.walk.blocks[number], partial(self._stored, number)
-        fitted, held = None, None
+        fitted, held, inputs = None, None, self._hidden("inputs")
         with inputs_of(block, {stage.paths[0], stage.place} - {BEHIND}, stage.place) as seen:
-            for place, found in enumerate(self._each(partial(self._moments, number, stage, wanted, weights, seen))):
+            run = partial(self._seen, number, stage, wanted, weights, seen)
+            for place, (found, x, given) in enumerate(self._each(run)):
                 if place % HELD == HELD - 1 or (place == len(self.masks) - 1 and held is None):
                     held = _added(held, found)
                 else:
                     fitted = _added(fitted, found)
+                if last:
+                    self.current.write(place, given)
+                    inputs.append(x)
         assert fitted is not None
         assert held is not None
         change = correction(fitted, held, self.threads)
+        before = {path: _matrix(block.get_submodule(path)) for path in stage.paths}
 
         def code(path: str) -> None:
-            module = block.get_submodule(path)
-            weight = module.weight.data.T if isinstance(module, Conv1D) else module.weight.data
+            weight = before[path]
             if change is not None:
                 weight = weight + (weight @ change if stage.reads else change)
-            weight = weight.T if isinstance(module, Conv1D) else weight
+            weight = weight.T if isinstance(block.get_submodule(path), Conv1D) else weight
             self._keep(name(path), weight.contiguous().numpy().reshape(-1))
 
         for _ in in_order(code, ((path,) for path in stage.paths), self.threads):
             pass
+        self._fill(number, coded=True)
+        if last:
+            (path,) = stage.paths
+            self._move_on(inputs, _matrix(block.get_submodule(path)) - before[path])
 
-    def _moments(
+    def _move_on(self, inputs: Hidden, change: torch.Tensor) -> None:
+        """What the block returns once its last layer, of those inputs, has changed by so much."""
+
+        def run(place: int) -> torch.Tensor:
+            with self._fast():
+                return torch.nn.functional.linear(inputs.read(place), change).float()
+
+        for place, found in enumerate(self._each(run)):
+            self.current.write(place, self.current.read(place) + found)
+        inputs.clear()
+
+    def _seen(
         self, number: int, stage: Stage, wanted: Hidden, weights: list[torch.Tensor], seen: Seen, place: int
-    ) -> Moments:
-        """Of the stage's inputs and what is missing at its place, in one piece of the data."""
+    ) -> tuple[Moments, torch.Tensor, torch.Tensor]:
+        """(moments, the stage's inputs, what its place is given) in one piece of the data."""
         try:
             given = self._step(number, self.current, place)
         except Reached:
-            given = seen.inputs[stage.place]
-        x, w = seen.inputs[stage.paths[0]].float().flatten(0, -2), weights[place]
-        alive = w > 0
-        missing = (wanted.read(place) - given.float()).flatten(0, -2)
+            given = seen.inputs[stage.place].float()
+        inputs, w = seen.inputs[stage.paths[0]].float(), weights[place]
+        x, missing, alive = inputs.flatten(0, -2), (wanted.read(place) - given).flatten(0, -2), w > 0
         self.ceiling.check("a block, moments of its layers and the activations of a piece of the data", SHORTER)
-        return Moments.of(x[alive], missing[alive], w[alive], self.dtype)
+        return Moments.of(x[alive], missing[alive], w[alive], self.dtype), inputs, given
 
     def _weights(self, place: int) -> torch.Tensor:
         """What each token counts, [t]: 0 for padding."""
@@ -202,8 +223,11 @@ class _Sequence:
 
     def _step(self, number: int, hidden: Hidden, place: int) -> torch.Tensor:
         h = hidden.read(place)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+        with self._fast():
             return self.walk.step(number, h, self.calls[place][number]).float()
+
+    def _fast(self) -> AbstractContextManager[Any]:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def _each(self, work: Callable[[int], Any]) -> Iterator[Any]:
         """work(place) of every piece, in their order."""
@@ -271,6 +295,12 @@ class _Sequence:
     def _fill(self, number: int | None, coded: bool) -> None:
         self.walk.source = self.mixed if coded else self.source
         self.walk.fill(number)
+
+
+def _matrix(layer: torch.nn.Module) -> torch.Tensor:
+    """A linear layer's weight, [o, n]."""
+    weight = layer.weight.data
+    return weight.T if isinstance(layer, Conv1D) else weight
 
 
 def _added(sums: Moments | None, found: Moments) -> Moments:

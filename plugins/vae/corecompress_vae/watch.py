@@ -16,6 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
+from corecompress_vae.gram import add_gram
 from corecompress_vae.layout import EXPERT
 from corecompress_vae.turns import Turns
 
@@ -195,7 +196,7 @@ class Watch:
             return
         share = PLAIN_SHARE * token.sum() / alive.sum().clamp_min(1)
         weighted = (x.float() * (token + share * alive).sqrt()[:, :, None]).flatten(0, 1)
-        sums.h.addmm_(weighted.T, weighted, alpha=1 / groups)
+        add_gram(sums.h, weighted, 1 / groups)
         _add_rows(sums, g / (token.mean(1) + sums.energy / sums.alive).sqrt()[:, None])
 
     def on_product(self, x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, linear: bool) -> torch.Tensor:
@@ -235,7 +236,7 @@ class Watch:
         alive = (g != 0).any(1).float()
         with self.turns.of(name):
             sums = self._of(name, g.shape[1], size, g.device)
-            sums.h.addmm_(g.float().T, g.float())
+            add_gram(sums.h, g.float())
             sums.rows.index_add_(0, ids, alive)
 
     def _keep_head(self, module: Any, args: Any, out: torch.Tensor) -> None:
@@ -254,7 +255,7 @@ class Watch:
         self.turns.expect(name)
         with self.turns.of(name):
             sums = self._of(name, x.shape[1], p.shape[1], x.device)
-            sums.h.addmm_(weighted.T, weighted)
+            add_gram(sums.h, weighted)
             sums.rows += p.sum(0) - square.sum(0)
 
     def collect(self) -> Iterable[tuple[str, int | None, Sums]]:

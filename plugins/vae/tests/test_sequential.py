@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -76,6 +77,35 @@ def test_no_correction_makes_unseen_errors_larger(n: int, o: int, t: int, noise:
     if noise == 0 and t >= 4 * n and before > 0:
         assert change is not None
         assert error(change) < 0.3 * before
+
+
+def test_hidden_states_behind_a_block_are_what_the_coded_block_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the block is not run again once its last layer is coded."""
+    folder, text = vae_models.llama(tmp_path / "model"), tiny.corpus(tmp_path / "text.txt", 400)
+    block, move_on, given, compared = sequential._Sequence._block, sequential._Sequence._move_on, [], []
+
+    def noting(self: Any, number: int) -> None:
+        given[:] = [number, [self.current.read(place) for place in range(len(self.masks))]]
+        block(self, number)
+
+    def comparing(self: Any, inputs: Any, change: torch.Tensor) -> None:
+        assert change.abs().max() > 0
+        move_on(self, inputs, change)
+        number, before = given
+        for place, hidden in enumerate(before):
+            own = self.walk.step(number, hidden, self.calls[place][number])
+            error = (self.current.read(place) - own).norm() / (own - hidden).norm()
+            compared.append(float(error))
+
+    monkeypatch.setattr(sequential, "fast_dtype", lambda: torch.float32)
+    monkeypatch.setattr(sequential._Sequence, "_block", noting)
+    monkeypatch.setattr(sequential._Sequence, "_move_on", comparing)
+    recipe, data = "vae(bits=4, calibration_tokens=1000)", f"text(length={vae_models.LENGTH}):{text}"
+    corecompress.compress(folder, tmp_path / "out", recipe, data=data, evaluated=False)
+    assert len(compared) > 4
+    assert max(compared) < 1e-4
 
 
 def test_errors_on_unseen_text_are_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
