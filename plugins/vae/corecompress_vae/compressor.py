@@ -96,12 +96,14 @@ class Vae(TensorCompressor):
             source = sensitivity.Rotated(source, job.scratch / "rotated")
         self.sensitivities = source
         target = None if options.bits is None else self._target(job, matrices)
-        size = self.codec.prepare(self._sample(job, matrices), target, options.step, job)
+        sample = self._sample(job, matrices)
+        size = self.codec.prepare(sample, target, options.step, job)
         if target is not None:
             self._check_reached(job, size, target)
         state = bytes([ROTATED * self.rotated, kind]) + self.codec.to_bytes()
         if calibrated:
-            self._code_in_order(job, matrices, state)
+            usable = {planned.name for planned in sample}
+            self._code_in_order(job, [info for info in matrices if info.name in usable], state)
         return state
 
     def _code_in_order(self, job: Job, matrices: list[TensorInfo], state: bytes) -> None:
@@ -115,8 +117,6 @@ class Vae(TensorCompressor):
             folder.mkdir(parents=True, exist_ok=True)
 
             def code(info: TensorInfo, weights: NDArray[np.float32]) -> NDArray[np.uint8]:
-                if not self._can_code(info, weights):
-                    return job.source.read(info.name).data
                 payload = self._encode(info, weights)
                 kept.keep(folder, info.name, {"payload": np.frombuffer(payload, np.uint8)})
                 return self.decode(memoryview(payload), info)

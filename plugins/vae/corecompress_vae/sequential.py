@@ -243,7 +243,7 @@ class _Sequence:
         for stage in self.structures[key]:
             paths = tuple(path for path in stage.paths if self._is_due(self._stored(number, path)))
             if paths:
-                due.append(replace(stage, paths=paths))
+                due.append(replace(stage, paths=paths, place=paths[0] if stage.reads else stage.place))
         return due
 
     def _found(self, number: int) -> list[Stage]:

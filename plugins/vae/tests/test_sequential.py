@@ -6,12 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
 import vae_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 import corecompress
 from corecompress.checkpoint import open_checkpoint
@@ -118,6 +120,25 @@ def test_errors_on_unseen_text_are_smaller(tmp_path: Path, monkeypatch: pytest.M
         found[name] = corecompress.evaluate(folder, out, data).metrics["kl"].value
         monkeypatch.setattr(sequential, "code_in_order", lambda *args: None)
     assert found["corrected"] < 0.95 * found["plain"]
+
+
+def test_a_matrix_that_is_kept_exactly_makes_up_for_nothing(tmp_path: Path) -> None:
+    """All equal, it takes no room; with a correction it would take as much as any other."""
+    folder, text = vae_models.llama(tmp_path / "model"), tiny.corpus(tmp_path / "text.txt", 400)
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    names = ["model.layers.0.mlp.gate_proj.weight", "model.layers.1.self_attn.o_proj.weight"]
+    for name, value in zip(names, (0.25, 0.0), strict=True):
+        tensors[name].fill(value)
+    save_file(tensors, path, {"format": "pt"})
+    data, recipe = f"text(length={vae_models.LENGTH}):{text}", "vae(bits=5, calibration_tokens=1000)"
+    corecompress.compress(folder, tmp_path / "out", recipe, data=data, evaluated=False)
+    report = corecompress.inspect(tmp_path / "out")
+    assert all(row.bytes < 100 for row in report.tensors if row.name in names)
+    assert abs(report.bytes - 5 / 8 * sum(t.size for t in tensors.values())) < 2000
+    corecompress.decompress(tmp_path / "out", tmp_path / "dense")
+    restored = load_file(tmp_path / "dense" / "model.safetensors")
+    assert all(np.array_equal(restored[name], tensors[name]) for name in names)
 
 
 def test_what_is_no_stack_of_blocks_is_coded_without_and_a_line_says_so(
