@@ -21,10 +21,10 @@ class Hidden:
     def append(self, h: torch.Tensor) -> None:
         self.shapes.append(h.shape)
         if self.path is None:
-            self.held.append(h)
+            self.held.append(h.cpu())
             return
         with open(self.path, "ab") as file:
-            h.contiguous().numpy().tofile(file)
+            h.cpu().contiguous().numpy().tofile(file)
 
     def read(self, number: int) -> torch.Tensor:
         if self.path is None:
@@ -35,11 +35,11 @@ class Hidden:
     def write(self, number: int, h: torch.Tensor) -> None:
         """In place of what has the same shape."""
         if self.path is None:
-            self.held[number] = h
+            self.held[number] = h.cpu()
             return
         with open(self.path, "r+b") as file:
             file.seek(self._offset(number))
-            h.contiguous().numpy().tofile(file)
+            h.cpu().contiguous().numpy().tofile(file)
 
     def clear(self) -> None:
         """Forget all of them."""

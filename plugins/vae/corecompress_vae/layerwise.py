@@ -146,7 +146,8 @@ class _Calibration:
         """Send random directions, relative to the length of what came out, back to the layers that made it."""
         self.ceiling.check("a block, its Hessians and the activations of a piece of the data", SHORTER)
         length = out.detach().norm(dim=-1, keepdim=True).clamp_min(1e-20)
-        direction = torch.randn(out.shape, generator=self.generator) / length * mask[..., None]
+        direction = torch.randn(out.shape, generator=self.generator).to(out.device)
+        direction = direction / length * mask[..., None].to(out.device)
         (out * direction).sum().backward()
 
     def _logits(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

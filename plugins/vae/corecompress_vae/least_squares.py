@@ -35,7 +35,7 @@ class Moments:
         """Of x [t, n], e [t, o] and weights w [t], multiplied in `dtype`."""
         root = w.sqrt()[:, None]
         x, e = (x * root).to(dtype), (e * root).to(dtype)
-        g = torch.zeros(x.shape[1], x.shape[1])
+        g = torch.zeros(x.shape[1], x.shape[1], device=x.device)
         add_gram(g, x)
         return cls(g, (e.T @ x).float())
 
@@ -49,7 +49,7 @@ def correction(fitted: Moments, held: Moments, threads: int) -> torch.Tensor | N
     nothing."""
     g, g_held = (moments.g.double() for moments in (fitted, held))
     r, r_held = (moments.r.double() for moments in (fitted, held))
-    mean, eye = g.diagonal().mean(), torch.eye(len(g), dtype=torch.float64)
+    mean, eye = g.diagonal().mean(), torch.eye(len(g), dtype=g.dtype, device=g.device)
 
     def attempt(ridge: float) -> tuple[float, torch.Tensor | None]:
         lower, failed = torch.linalg.cholesky_ex((g + g.T) / 2 + ridge * mean * eye)

@@ -42,8 +42,12 @@ def load_model(job: Job) -> Any:
         raise CorecompressError(
             f"{job.source.name}: transformers can't load it for calibration ({line}); leave --data out"
         ) from None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.eval().requires_grad_(False).to(device)
+    return model.eval().requires_grad_(False).to(device())
+
+
+def device() -> torch.device:
+    """Where models run: a GPU, if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def model_bytes(job: Job) -> int:

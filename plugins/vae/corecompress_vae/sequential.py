@@ -183,7 +183,7 @@ class _Sequence:
             if change is not None:
                 weight = weight + (weight @ change if stage.reads else change)
             weight = weight.T if isinstance(block.get_submodule(path), Conv1D) else weight
-            self._keep(name(path), weight.contiguous().numpy().reshape(-1))
+            self._keep(name(path), weight.cpu().contiguous().numpy().reshape(-1))
 
         for _ in in_order(code, ((path,) for path in stage.paths), self.threads):
             pass
@@ -197,7 +197,7 @@ class _Sequence:
 
         def run(place: int) -> torch.Tensor:
             with self._fast():
-                return torch.nn.functional.linear(inputs.read(place), change).float()
+                return torch.nn.functional.linear(inputs.read(place).to(change.device), change).float().cpu()
 
         for place, found in enumerate(self._each(run)):
             self.current.write(place, self.current.read(place) + found)
@@ -211,8 +211,9 @@ class _Sequence:
             given = self._step(number, self.current, place)
         except Reached:
             given = seen.inputs[stage.place].float()
-        inputs, w = seen.inputs[stage.paths[0]].float(), weights[place]
-        x, missing, alive = inputs.flatten(0, -2), (wanted.read(place) - given).flatten(0, -2), w > 0
+        inputs, w = seen.inputs[stage.paths[0]].float(), weights[place].to(given.device)
+        missing = wanted.read(place).to(given.device) - given
+        x, missing, alive = inputs.flatten(0, -2), missing.flatten(0, -2), w > 0
         self.ceiling.check("a block, moments of its layers and the activations of a piece of the data", SHORTER)
         return Moments.of(x[alive], missing[alive], w[alive], self.dtype), inputs, given
 
@@ -227,7 +228,7 @@ class _Sequence:
             return self.walk.step(number, h, self.calls[place][number]).float()
 
     def _fast(self) -> AbstractContextManager[Any]:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        return torch.autocast(self.walk.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def _each(self, work: Callable[[int], Any]) -> Iterator[Any]:
         """work(place) of every piece, in their order."""

@@ -24,7 +24,7 @@ from corecompress.errors import CorecompressError
 from corecompress.floats import to_float32
 from corecompress_vae.layout import CODED
 from corecompress_vae.names import StoredNames
-from corecompress_vae.passes import why_failed
+from corecompress_vae.passes import device, why_failed
 from corecompress_vae.watch import embeddings_of
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -42,8 +42,11 @@ class Walk:
     """A model without weights and its stack of blocks. Raises CantWalk for one that has none."""
 
     def __init__(self, source: Checkpoint):
-        self.source = source
+        self.source, self.device = source, device()
         self.model = _build(source)
+        for module in self.model.modules():
+            for key, value in module._buffers.items():
+                module._buffers[key] = None if value is None else value.to(self.device)
         self.stack, self.blocks = _longest_stack(self.model)
         self.stored = StoredNames.of(self.model, source.tensors)
         self.head = embeddings_of(self.model, "output")
@@ -80,7 +83,8 @@ class Walk:
         tensor = self.source.read(stored)
         if tensor.info.dtype not in CODED:
             return None
-        return torch.from_numpy(to_float32(tensor.data, tensor.info.dtype)).reshape(tensor.info.shape)
+        values = torch.from_numpy(to_float32(tensor.data, tensor.info.dtype))
+        return values.reshape(tensor.info.shape).to(self.device)
 
     def parameters(self, number: int | None) -> Iterator[str]:
         """Full names of what `fill` fills, tied ones at every place."""
@@ -143,6 +147,7 @@ class Walk:
     def step(self, number: int, hidden: torch.Tensor, call: Call) -> torch.Tensor:
         """What block `number`, which must be filled, makes of the hidden states."""
         args, kwargs = call
+        hidden = hidden.to(self.device)
         args = tuple(hidden if part is _HERE else part for part in args)
         kwargs = {key: hidden if part is _HERE else part for key, part in kwargs.items()}
         return _hidden(self.blocks[number](*args, **kwargs))
@@ -152,7 +157,7 @@ class Walk:
         seen: list[torch.Tensor] = []
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            return self._make(hidden)
+            return self._make(hidden.to(self.device))
 
         def head(x: torch.Tensor) -> Any:
             seen.append(x)
@@ -171,7 +176,7 @@ class Walk:
             for block, forward in zip(self.blocks, forwards, strict=True):
                 stack.enter_context(_exchanged(block, forward))
             with suppress(Reached):
-                self.model(**inputs)
+                self.model(**{key: value.to(self.device) for key, value in inputs.items()})
 
     def _values(self, number: int | None) -> Iterator[tuple[str, torch.nn.Module, str, torch.Tensor]]:
         """(full name, its module, name there, value) of parameters and buffers, tied ones at every place."""

@@ -128,7 +128,7 @@ def _place_of(
     the block's."""
     if y.shape != before[BEHIND].shape:
         return None
-    change = torch.randn(y.shape, generator=generator) * y.square().mean().sqrt()
+    change = torch.randn(y.shape, generator=generator).to(y.device) * y.square().mean().sqrt()
     handle = block.get_submodule(path).register_forward_hook(lambda module, args, y: y + change)
     with inputs_of(block, set(before) - {BEHIND}) as seen:
         changed = step()
