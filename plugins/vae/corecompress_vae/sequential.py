@@ -162,19 +162,8 @@ class _Sequence:
         """Code the stage's weights, corrected by what is missing at its place. last: what the place is given is what
         the block returns, so the hidden states move on."""
         block, name = self.walk.blocks[number], partial(self._stored, number)
-        fitted, held, inputs = None, None, self._hidden("inputs")
-        with inputs_of(block, {stage.paths[0], stage.place} - {BEHIND}, stage.place) as seen:
-            run = partial(self._seen, number, stage, wanted, weights, seen)
-            for place, (found, x, given) in enumerate(self._each(run)):
-                if place % HELD == HELD - 1 or (place == len(self.masks) - 1 and held is None):
-                    held = _added(held, found)
-                else:
-                    fitted = _added(fitted, found)
-                if last:
-                    self.current.write(place, given)
-                    inputs.append(x)
-        assert fitted is not None
-        assert held is not None
+        inputs = self._hidden("inputs") if last else None
+        fitted, held = self._moments(number, stage, wanted, weights, inputs)
         change = correction(fitted, held, self.threads)
         before = {path: _matrix(block.get_submodule(path)) for path in stage.paths}
 
@@ -188,9 +177,30 @@ class _Sequence:
         for _ in in_order(code, ((path,) for path in stage.paths), self.threads):
             pass
         self._fill(number, coded=True)
-        if last:
+        if inputs is not None:
             (path,) = stage.paths
             self._move_on(inputs, _matrix(block.get_submodule(path)) - before[path])
+
+    def _moments(
+        self, number: int, stage: Stage, wanted: Hidden, weights: list[torch.Tensor], inputs: Hidden | None
+    ) -> tuple[Moments, Moments]:
+        """(those to fit to, those held out) of all pieces. inputs: where the stage's go, and the hidden states become
+        what its place is given; or None."""
+        fitted, held = None, None
+        places = {stage.paths[0], stage.place} - {BEHIND}
+        with inputs_of(self.walk.blocks[number], places, stage.place) as seen:
+            run = partial(self._seen, number, stage, wanted, weights, seen)
+            for place, (found, x, given) in enumerate(self._each(run)):
+                if place % HELD == HELD - 1 or (place == len(self.masks) - 1 and held is None):
+                    held = _added(held, found)
+                else:
+                    fitted = _added(fitted, found)
+                if inputs is not None:
+                    self.current.write(place, given)
+                    inputs.append(x)
+        assert fitted is not None
+        assert held is not None
+        return fitted, held
 
     def _move_on(self, inputs: Hidden, change: torch.Tensor) -> None:
         """What the block returns once its last layer, of those inputs, has changed by so much."""
