@@ -44,6 +44,7 @@ from corecompress_vae.names import StoredNames
 from corecompress_vae.passes import (
     MOST,
     backward,
+    check_enough,
     enough_memory,
     first_batch,
     load_model,
@@ -113,6 +114,7 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
         if problem:
             job.progress.note(f"{job.source.name}: {problem}, so vae works without calibration")
             return None
+        check_enough(job, tokens)
         job.progress.start("calibrating", tokens or most(first))
         seen = _run(model, watch, job, tokens, ceiling)
     if not watch.sums:

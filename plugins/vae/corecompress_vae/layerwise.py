@@ -27,7 +27,7 @@ from corecompress.components import Job
 from corecompress_vae.calibrate import digest_of, factor, matrices_of, save
 from corecompress_vae.ceiling import SHORTER, Ceiling
 from corecompress_vae.hidden import Hidden
-from corecompress_vae.passes import enough_memory, first_batch, pieces, why_not_read
+from corecompress_vae.passes import check_enough, enough_memory, first_batch, pieces, why_not_read
 from corecompress_vae.skeleton import Call, CantWalk, Walk
 from corecompress_vae.turns import one_thread
 from corecompress_vae.watch import Watch
@@ -55,6 +55,7 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
         first = first_batch(job, tokens)
         if unread := why_not_read(walk.model, first):
             raise CantWalk(unread)
+        check_enough(job, tokens)
         folder.mkdir(parents=True, exist_ok=True)
         with enough_memory(), one_thread():  # sums would depend on how many share them
             seen = _Calibration(job, walk, folder, tokens).run(takes)

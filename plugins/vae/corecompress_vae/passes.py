@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -164,6 +165,12 @@ def pieces(job: Job, tokens: int | None) -> Iterator[tuple[dict[str, torch.Tenso
             if seen >= (tokens or most(batch)):
                 return
     _check_enough(seen, tokens or LEAST, is_text)
+
+
+def check_enough(job: Job, tokens: int | None) -> None:
+    """Raises CorecompressError for too little text, before the model takes its time over what there is."""
+    if "input_ids" in first_batch(job, tokens):
+        deque(pieces(job, tokens), maxlen=0)
 
 
 def most(batch: Mapping[str, Any]) -> int:
