@@ -130,10 +130,11 @@ class _Sequence:
         wanted = self._wanted(number, {stage.place for stage in stages})
         self._code([name for name in self._names(number) if name not in later])
         self._fill(number, coded=True)
+        moves = bool(stages) and stages[-1].place == BEHIND
         for stage in stages:
-            last = stage is stages[-1] and stage.place == BEHIND
+            last = moves and stage is stages[-1]
             self._correct(number, stage, wanted.get(stage.place, self.original), weights, last)
-        if not (stages and stages[-1].place == BEHIND):
+        if not moves:
             for place, out in enumerate(self._each(lambda place: self._step(number, self.current, place))):
                 self.current.write(place, out)
         for hidden in wanted.values():
