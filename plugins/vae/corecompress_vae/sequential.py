@@ -177,6 +177,8 @@ class _Sequence:
 
         for _ in in_order(code, ((path,) for path in stage.paths), self.threads):
             pass
+        if inputs is None:
+            before.clear()  # not in memory beside what they become
         self._fill(number, coded=True)
         if inputs is not None:
             (path,) = stage.paths
