@@ -114,7 +114,7 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
         if problem:
             job.progress.note(f"{job.source.name}: {problem}, so vae works without calibration")
             return None
-        check_enough(job, tokens)
+        check_enough(job, tokens, first)
         job.progress.start("calibrating", tokens or most(first))
         seen = _run(model, watch, job, tokens, ceiling)
     if not watch.sums:

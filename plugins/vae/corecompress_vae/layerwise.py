@@ -55,7 +55,7 @@ def calibrate(job: Job, tokens: int | None) -> Path | None:
         first = first_batch(job, tokens)
         if unread := why_not_read(walk.model, first):
             raise CantWalk(unread)
-        check_enough(job, tokens)
+        check_enough(job, tokens, first)
         folder.mkdir(parents=True, exist_ok=True)
         with enough_memory(), one_thread():  # sums would depend on how many share them
             seen = _Calibration(job, walk, folder, tokens).run(takes)

@@ -167,9 +167,10 @@ def pieces(job: Job, tokens: int | None) -> Iterator[tuple[dict[str, torch.Tenso
     _check_enough(seen, tokens or LEAST, is_text)
 
 
-def check_enough(job: Job, tokens: int | None) -> None:
-    """Raises CorecompressError for too little text, before the model takes its time over what there is."""
-    if "input_ids" in first_batch(job, tokens):
+def check_enough(job: Job, tokens: int | None, first: Mapping[str, Any]) -> None:
+    """Raises CorecompressError for too little text, before the model takes its time over what there is; first: its
+    first batch."""
+    if "input_ids" in first:
         deque(pieces(job, tokens), maxlen=0)
 
 

@@ -179,7 +179,7 @@ class _Sequence:
             pass
         if inputs is None:
             before.clear()  # not in memory beside what they become
-        self._fill(number, coded=True)
+        self._fill(number, coded=True, only=[name(path) for path in stage.paths])
         if inputs is not None:
             (path,) = stage.paths
             self._move_on(inputs, _matrix(block.get_submodule(path)) - before[path])
@@ -306,9 +306,9 @@ class _Sequence:
         self.mixed.coded[name] = Tensor(info, self.code(info, weights))
         self.done.add(name)
 
-    def _fill(self, number: int | None, coded: bool) -> None:
+    def _fill(self, number: int | None, coded: bool, only: list[str] | None = None) -> None:
         self.walk.source = self.mixed if coded else self.source
-        self.walk.fill(number)
+        self.walk.fill(number, only)
 
 
 def _matrix(layer: torch.nn.Module) -> torch.Tensor:

@@ -13,7 +13,7 @@ gives on what it got, so positions, rotary embeddings and masks are the model's 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -53,11 +53,14 @@ class Walk:
         self._make: Any = None
         """Of a hidden state, what a block returns."""
 
-    def fill(self, number: int | None) -> None:
-        """Read the weights of block `number` (None: of all that is outside of the blocks), as float32."""
+    def fill(self, number: int | None, only: Collection[str] | None = None) -> None:
+        """Read the weights of block `number` (None: of all that is outside of the blocks), as float32; `only` those of
+        these stored tensors."""
         shared: dict[str, torch.nn.Parameter] = {}
         for name, module, key, value in self._values(number):
             stored = self.stored.plain.get(name, name)
+            if only is not None and stored not in only:
+                continue
             if stored not in shared:
                 values = self._read(name)
                 if values is None and value.is_meta:

@@ -167,9 +167,12 @@ def test_text_too_short_says_how_much(tmp_path: Path, cli: Callable[..., Any]) -
     assert len(lines) == 1
     assert "32768 are needed" in lines[0]
     assert "calibration_tokens=" in lines[0]
-    assert "calibrating" not in cli(
-        "compress", source, "-o", tmp_path / "out", "-r", "vae(bits=4)", "--data", f"text(length=32):{text}"
-    ).stderr  # said before the model takes its time over what there is
+    assert (
+        "calibrating"
+        not in cli(
+            "compress", source, "-o", tmp_path / "out", "-r", "vae(bits=4)", "--data", f"text(length=32):{text}"
+        ).stderr
+    )  # said before the model takes its time over what there is
     assert not (tmp_path / "out").exists()
     text.write_text("two of them\n\nare too few\n")
     with pytest.raises(CorecompressError, match=r"calibration split .* calibration takes 500 tokens"):
