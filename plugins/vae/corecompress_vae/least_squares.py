@@ -47,18 +47,19 @@ class Moments:
 def correction(fitted: Moments, held: Moments, threads: int) -> torch.Tensor | None:
     """C float32 [o, n] from moments to fit it to and others to choose λ and its length by; None where they gain
     nothing."""
-    g, g_held = (moments.g.double() for moments in (fitted, held))
-    r, r_held = (moments.r.double() for moments in (fitted, held))
-    mean, eye = g.diagonal().mean(), torch.eye(len(g), dtype=g.dtype, device=g.device)
+    mean = fitted.g.diagonal().mean()
 
     def attempt(ridge: float) -> tuple[float, torch.Tensor | None]:
-        lower, failed = torch.linalg.cholesky_ex((g + g.T) / 2 + ridge * mean * eye)
+        damped = fitted.g.clone()
+        damped.diagonal().add_(ridge * mean)
+        lower, failed = torch.linalg.cholesky_ex(damped)
         if int(failed):
             return 0.0, None
-        found = torch.cholesky_solve(r.T, lower).T
-        along, across = float((found * r_held).sum()), float((found @ g_held * found).sum())
+        found = torch.cholesky_solve(fitted.r.T, lower).T
+        along = float((found * held.r).sum(dtype=torch.float64))
+        across = float((found @ held.g * found).sum(dtype=torch.float64))
         share = max(0.0, min(1.0, along / across)) if across > 0 else 0.0
         return 2 * share * along - share**2 * across, share * found
 
     gain, best = max(in_order(attempt, ((ridge,) for ridge in RIDGES), threads), key=lambda pair: pair[0])
-    return best.float() if best is not None and 0 < gain < torch.inf else None
+    return best if best is not None and 0 < gain < torch.inf else None

@@ -15,7 +15,7 @@ from corecompress.components import Job
 from corecompress.errors import CorecompressError, EmptySplit
 from corecompress.measure.outputs import decoder_start
 from corecompress_vae.ceiling import LAYERS, SHORTER, Ceiling
-from corecompress_vae.watch import Watch
+from corecompress_vae.watch import ROWS, Watch
 
 MOST, LEAST = 65536, 32768
 """Tokens that are used where none were asked for, and those that there must be."""
@@ -203,7 +203,8 @@ def backward(
         _pull(pooled, direction)
         return
     rows = _that_count(logits, kept)
-    asked = logits.flatten(0, -2)[rows]
+    asked = logits.flatten(0, -2)
+    asked = asked if rows.all() else asked[rows]  # a vocabulary's logits are large: no copy of all of them
     with torch.no_grad():
         p = asked.float().softmax(-1)
         if logits.dim() == 3:
@@ -230,8 +231,10 @@ def _that_count(logits: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor
 def draw_score(p: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """p [t, V], probabilities, becomes the gradient at the logits of −log p of labels that are drawn from it."""
     uniform = torch.rand(len(p), 1, generator=generator).to(p.device)
-    drawn = torch.searchsorted(p.cumsum(-1), uniform).clamp_max(p.shape[1] - 1)
-    return p.scatter_add_(1, drawn, p.new_full(drawn.shape, -1.0))
+    for part, each in zip(p.split(ROWS), uniform.split(ROWS), strict=True):
+        drawn = torch.searchsorted(part.cumsum(-1), each).clamp_max(p.shape[1] - 1)
+        part.scatter_add_(1, drawn, p.new_full(drawn.shape, -1.0))
+    return p
 
 
 def _inputs(model: Any, batch: dict[str, torch.Tensor]) -> tuple[dict[str, Any], torch.Tensor | None]:

@@ -13,8 +13,9 @@ data is held out of all least squares: it chooses how far each of them goes (lea
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -30,7 +31,7 @@ from corecompress_vae.ceiling import SHORTER, Ceiling
 from corecompress_vae.hidden import Hidden
 from corecompress_vae.least_squares import Moments, correction
 from corecompress_vae.passes import enough_memory, fast_dtype, first_batch, pieces, why_failed, why_not_read
-from corecompress_vae.skeleton import Call, CantWalk, Reached, Walk
+from corecompress_vae.skeleton import Call, CantWalk, Reached, Walk, exchanged
 from corecompress_vae.stages import BEHIND, Seen, Stage, inputs_of, stages_of
 from corecompress_vae.turns import in_order, one_thread
 from corecompress_vae.watch import Conv1D, embeddings_of
@@ -82,6 +83,7 @@ class _Sequence:
         self.threads = 1 if self.on_disk else threads_of(job)
         self.original, self.current = self._hidden("original"), self._hidden("current")
         self.done: set[str] = set()
+        self.running = threading.local()
         self.structures: dict[tuple[str, ...], list[Stage]] = {}
 
     def run(self) -> None:
@@ -130,11 +132,12 @@ class _Sequence:
         wanted = self._wanted(number, {stage.place for stage in stages})
         self._code([name for name in self._names(number) if name not in later])
         self._fill(number, coded=True)
-        moves = bool(stages) and stages[-1].place == BEHIND
-        for stage in stages:
-            last = moves and stage is stages[-1]
-            self._correct(number, stage, wanted.get(stage.place, self.original), weights, last)
-        if not moves:
+        with ExitStack() as settled:
+            for stage in stages:
+                inputs = self._hidden("inputs") if stage.owner else None
+                self._correct(number, stage, wanted.get(stage.place, self.original), weights, inputs)
+                if inputs is not None:
+                    settled.enter_context(self._settled(number, stage, inputs))
             for place, out in enumerate(self._each(lambda place: self._step(number, self.current, place))):
                 self.current.write(place, out)
         for hidden in wanted.values():
@@ -159,67 +162,70 @@ class _Sequence:
                 self.original.write(place, found[BEHIND])
         return wanted
 
-    def _correct(self, number: int, stage: Stage, wanted: Hidden, weights: list[torch.Tensor], last: bool) -> None:
-        """Code the stage's weights, corrected by what is missing at its place. last: what the place is given is what
-        the block returns, so the hidden states move on."""
+    def _correct(
+        self, number: int, stage: Stage, wanted: Hidden, weights: list[torch.Tensor], inputs: Hidden | None
+    ) -> None:
+        """Code the stage's weights, corrected by what is missing at its place. inputs: where those of its layers go, or
+        None."""
         block, name = self.walk.blocks[number], partial(self._stored, number)
-        inputs = self._hidden("inputs") if last else None
         fitted, held = self._moments(number, stage, wanted, weights, inputs)
         change = correction(fitted, held, self.threads)
-        before = {path: _matrix(block.get_submodule(path)) for path in stage.paths}
 
         def code(path: str) -> None:
-            weight = before[path]
+            layer = block.get_submodule(path)
+            weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
             if change is not None:
                 weight = weight + (weight @ change if stage.reads else change)
-            weight = weight.T if isinstance(block.get_submodule(path), Conv1D) else weight
+            weight = weight.T if isinstance(layer, Conv1D) else weight
             self._keep(name(path), weight.cpu().contiguous().numpy().reshape(-1))
 
         for _ in in_order(code, ((path,) for path in stage.paths), self.threads):
             pass
-        if inputs is None:
-            before.clear()  # not in memory beside what they become
         self._fill(number, coded=True, only=[name(path) for path in stage.paths])
-        if inputs is not None:
-            (path,) = stage.paths
-            self._move_on(inputs, _matrix(block.get_submodule(path)) - before[path])
 
     def _moments(
         self, number: int, stage: Stage, wanted: Hidden, weights: list[torch.Tensor], inputs: Hidden | None
     ) -> tuple[Moments, Moments]:
-        """(those to fit to, those held out) of all pieces. inputs: where the stage's go, and the hidden states become
-        what its place is given; or None."""
+        """(those to fit to, those held out) of all pieces. inputs: where those of the stage's layers go, or None."""
         fitted, held = None, None
         places = {stage.paths[0], stage.place} - {BEHIND}
         with inputs_of(self.walk.blocks[number], places, stage.place) as seen:
             run = partial(self._seen, number, stage, wanted, weights, seen)
-            for place, (found, x, given) in enumerate(self._each(run)):
+            for place, (found, x) in enumerate(self._each(run)):
                 if place % HELD == HELD - 1 or (place == len(self.masks) - 1 and held is None):
                     held = _added(held, found)
                 else:
                     fitted = _added(fitted, found)
                 if inputs is not None:
-                    self.current.write(place, given)
                     inputs.append(x)
         assert fitted is not None
         assert held is not None
         return fitted, held
 
-    def _move_on(self, inputs: Hidden, change: torch.Tensor) -> None:
-        """What the block returns once its last layer, of those inputs, has changed by so much."""
+    @contextmanager
+    def _settled(self, number: int, stage: Stage, inputs: Hidden) -> Iterator[None]:
+        """Meanwhile the stage's owner does not run: it gives what its layer, coded, makes of those inputs."""
+        (path,) = stage.paths
+        layer, made = self.walk.blocks[number].get_submodule(path), self._hidden(f"made-{stage.owner}")
 
         def run(place: int) -> torch.Tensor:
             with self._fast():
-                return torch.nn.functional.linear(inputs.read(place).to(change.device), change).float().cpu()
+                return layer(inputs.read(place).to(self.walk.device)).float()
 
-        for place, found in enumerate(self._each(run)):
-            self.current.write(place, self.current.read(place) + found)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return stage.returned(made.read(self.running.place).to(self.walk.device))
+
+        for found in self._each(run):
+            made.append(found)
         inputs.clear()
+        with exchanged(self.walk.blocks[number].get_submodule(stage.owner), forward):
+            yield
+        made.clear()
 
     def _seen(
         self, number: int, stage: Stage, wanted: Hidden, weights: list[torch.Tensor], seen: Seen, place: int
-    ) -> tuple[Moments, torch.Tensor, torch.Tensor]:
-        """(moments, the stage's inputs, what its place is given) in one piece of the data."""
+    ) -> tuple[Moments, torch.Tensor]:
+        """(moments, inputs of the stage's layers) in one piece of the data."""
         try:
             given = self._step(number, self.current, place)
         except Reached:
@@ -228,7 +234,7 @@ class _Sequence:
         missing = wanted.read(place).to(given.device) - given
         x, missing, alive = inputs.flatten(0, -2), missing.flatten(0, -2), w > 0
         self.ceiling.check("a block, moments of its layers and the activations of a piece of the data", SHORTER)
-        return Moments.of(x[alive], missing[alive], w[alive], self.dtype), inputs, given
+        return Moments.of(x[alive], missing[alive], w[alive], self.dtype), inputs
 
     def _weights(self, place: int) -> torch.Tensor:
         """What each token counts, [t]: 0 for padding."""
@@ -236,7 +242,7 @@ class _Sequence:
         return (self.masks[place] / square.clamp_min(1e-20)).flatten()
 
     def _step(self, number: int, hidden: Hidden, place: int) -> torch.Tensor:
-        h = hidden.read(place)
+        h, self.running.place = hidden.read(place), place
         with self._fast():
             return self.walk.step(number, h, self.calls[place][number]).float()
 
@@ -309,12 +315,6 @@ class _Sequence:
     def _fill(self, number: int | None, coded: bool, only: list[str] | None = None) -> None:
         self.walk.source = self.mixed if coded else self.source
         self.walk.fill(number, only)
-
-
-def _matrix(layer: torch.nn.Module) -> torch.Tensor:
-    """A linear layer's weight, [o, n]."""
-    weight = layer.weight.data
-    return weight.T if isinstance(layer, Conv1D) else weight
 
 
 def _added(sums: Moments | None, found: Moments) -> Moments:

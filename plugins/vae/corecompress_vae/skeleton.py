@@ -175,9 +175,9 @@ class Walk:
         """The model's forward with the blocks' exchanged, up to its head."""
         with ExitStack() as stack:
             if self.head is not None:
-                stack.enter_context(_exchanged(self.head, head or _stop))
+                stack.enter_context(exchanged(self.head, head or _stop))
             for block, forward in zip(self.blocks, forwards, strict=True):
-                stack.enter_context(_exchanged(block, forward))
+                stack.enter_context(exchanged(block, forward))
             with suppress(Reached):
                 self.model(**{key: value.to(self.device) for key, value in inputs.items()})
 
@@ -253,7 +253,7 @@ def _stop(*args: Any, **kwargs: Any) -> Any:
 
 
 @contextmanager
-def _exchanged(module: torch.nn.Module, forward: Any) -> Iterator[None]:
+def exchanged(module: torch.nn.Module, forward: Any) -> Iterator[None]:
     """Calls of the module go to `forward`."""
     module.forward = forward
     try:

@@ -5,6 +5,7 @@
 
 A layer writes into a sum if something that comes later is given its output with things added: what is missing there is
 what it can make up for. Others are corrected by what is missing of their own inputs, together where these are the same.
+What a module around such a layer returns (attention, of o) is settled once the layer is coded: it need not run again.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from corecompress_vae.skeleton import Reached
+from corecompress_vae.skeleton import Reached, exchanged
 from corecompress_vae.watch import is_linear
 
 BEHIND = ""
@@ -32,11 +33,19 @@ Step = Callable[[], torch.Tensor]
 @dataclass(frozen=True)
 class Stage:
     """Linear layers, by their paths in the block, that are given the same, and the place that shows what is missing: a
-    module there, or BEHIND. reads: the place is where they are given it; otherwise one that writes into a sum."""
+    module there, or BEHIND. reads: the place is where they are given it; otherwise one that writes into a sum. owner:
+    the module around that one that returns what it does, alone or as the first of `parts` of which the others are None;
+    empty where there is none with more layers in it."""
 
     paths: tuple[str, ...]
     place: str
     reads: bool
+    owner: str = ""
+    parts: int = 0
+
+    def returned(self, y: torch.Tensor) -> Any:
+        """What the owner returns when its layer makes y."""
+        return (y, *[None] * (self.parts - 1)) if self.parts else y
 
 
 class Seen(threading.local):
@@ -76,7 +85,7 @@ def inputs_of(block: torch.nn.Module, paths: set[str], last: str = BEHIND) -> It
 def stages_of(block: torch.nn.Module, step: Step, generator: torch.Generator) -> list[Stage]:
     """In the order in which they are called. Layers that a block does not call once, on every token, are none."""
     linear = {path for path, module in block.named_modules() if path and is_linear(module)}
-    calls, before = _calls_of(block, linear, step)
+    calls, before, outputs = _calls_of(block, linear, step)
     tokens, readers, found = before[BEHIND].shape[:-1], dict[int, list[str]](), list[Stage]()
     for path, given in calls.items():
         if len(given) != 1 or given[0][1].shape[:-1] != tokens:
@@ -84,36 +93,69 @@ def stages_of(block: torch.nn.Module, step: Step, generator: torch.Generator) ->
         x, y = given[0]
         place = _place_of(block, path, y, before, step, generator)
         if place is not None:
-            found.append(Stage((path,), place, reads=False))
+            found.append(_with_owner(Stage((path,), place, reads=False), block, y, linear, outputs, step))
         elif id(x) in readers:
             readers[id(x)].append(path)
         else:
             readers[id(x)] = [path]
             found.append(Stage((path,), path, reads=True))
     return [
-        Stage(tuple(readers[id(calls[stage.place][0][0])]), stage.place, True) if stage.reads else stage
-        for stage in found
+        replace(stage, paths=tuple(readers[id(calls[stage.place][0][0])])) if stage.reads else stage for stage in found
     ]
 
 
 def _calls_of(
     block: torch.nn.Module, linear: set[str], step: Step
-) -> tuple[dict[str, list[tuple[torch.Tensor, torch.Tensor]]], dict[str, torch.Tensor]]:
-    """(inputs and outputs of every call of a linear layer, what each place is given)."""
+) -> tuple[dict[str, list[tuple[torch.Tensor, torch.Tensor]]], dict[str, torch.Tensor], dict[str, list[Any]]]:
+    """(inputs and outputs of every call of a linear layer, what each place is given, what each module returns)."""
     calls: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    outputs: dict[str, list[Any]] = {}
 
     def noting(path: str) -> Any:
-        def hook(module: Any, args: Any, y: torch.Tensor) -> None:
-            calls.setdefault(path, []).append((args[0], y.detach()))
+        def hook(module: Any, args: Any, y: Any) -> None:
+            outputs.setdefault(path, []).append(y)
+            if path in linear:
+                calls.setdefault(path, []).append((args[0], y.detach()))
 
         return hook
 
-    handles = [block.get_submodule(path).register_forward_hook(noting(path)) for path in linear]
-    with inputs_of(block, {path for path, _ in block.named_modules() if path}) as seen:
+    modules = [path for path, _ in block.named_modules() if path]
+    handles = [block.get_submodule(path).register_forward_hook(noting(path)) for path in modules]
+    with inputs_of(block, set(modules)) as seen:
         out = step()
     for handle in handles:
         handle.remove()
-    return calls, {**seen.inputs, BEHIND: out}
+    return calls, {**seen.inputs, BEHIND: out}, {**outputs, BEHIND: [out]}
+
+
+def _with_owner(
+    stage: Stage,
+    block: torch.nn.Module,
+    y: torch.Tensor,
+    linear: set[str],
+    outputs: dict[str, list[Any]],
+    step: Step,
+) -> Stage:
+    """The stage with the largest module that need not run while its layer gives y."""
+    names = stage.paths[0].split(".")
+    for length in range(1, len(names)):
+        owner = ".".join(names[:length])
+        if len(outputs.get(owner, ())) != 1 or sum(path.startswith(f"{owner}.") for path in linear) < 2:
+            continue
+        (given,) = outputs[owner]
+        found = replace(stage, owner=owner, parts=len(given) if isinstance(given, tuple) else 0)
+        first, *others = given if isinstance(given, tuple) else (given,)
+        if not torch.is_tensor(first) or first.data_ptr() != y.data_ptr() or first.shape != y.shape:
+            continue
+        if all(other is None for other in others) and torch.equal(_without(block, found, y, step), *outputs[BEHIND]):
+            return found
+    return stage
+
+
+def _without(block: torch.nn.Module, stage: Stage, y: torch.Tensor, step: Step) -> torch.Tensor:
+    """What the block returns when the stage's owner does not run."""
+    with exchanged(block.get_submodule(stage.owner), lambda *args, **kwargs: stage.returned(y)):
+        return step()
 
 
 def _place_of(

@@ -24,6 +24,8 @@ PLAIN_SHARE = 0.05
 """β: the plain Hessian's share."""
 GROUP = 64
 """Rows that are looked at together: an attention head's, in most models."""
+ROWS = 128
+"""Tokens whose probabilities are looked at together: memory that fits is used again, more is asked for each time."""
 OWN_SHARE = 0.5
 """How far a row's weight follows its own gradient; the rest is the layer's mean, against too little text."""
 SEEN_SHARE = 0.8
@@ -242,21 +244,25 @@ class Watch:
     def _keep_head(self, module: Any, args: Any, out: torch.Tensor) -> None:
         self.kept.head = args[0].detach().flatten(0, -2)
 
-    def add_head(self, p: torch.Tensor, rows: torch.Tensor) -> None:
+    def add_head(self, p: torch.Tensor, asked: torch.Tensor) -> None:
         """The head's part, from probabilities [t, V] and which of its inputs they belong to, with the label's
         expectation taken exactly: E g_i² = p_i (1 − p_i)."""
         if self.head is None or getattr(self.kept, "head", None) is None:
             return
-        x, self.kept.head = self.kept.head[rows], None
-        square = p * p
-        spread = (1 - square.sum(1)).clamp_min(0) / p.shape[1]
+        x, self.kept.head = self.kept.head[asked], None
+        each, rows = torch.empty(len(p), device=p.device), p.sum(0)
+        for part, into in zip(p.split(ROWS), each.split(ROWS), strict=True):
+            square = part * part
+            into[:] = 1 - square.sum(1)
+            rows -= square.sum(0)
+        spread = each.clamp_min(0) / p.shape[1]
         weighted = x.float() * spread.sqrt()[:, None]
         name = self.head_name + "#head"
         self.turns.expect(name)
         with self.turns.of(name):
             sums = self._of(name, x.shape[1], p.shape[1], x.device)
             add_gram(sums.h, weighted)
-            sums.rows += p.sum(0) - square.sum(0)
+            sums.rows += rows
 
     def collect(self) -> Iterable[tuple[str, int | None, Sums]]:
         """(parameter, which one of a stack, sums): a table that is input and head, tied or not, once under each of its

@@ -24,18 +24,18 @@ from corecompress_vae.stages import BEHIND, Stage, stages_of
 
 LLAMA = [
     Stage(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.q_proj", True),
-    Stage(("self_attn.o_proj",), "post_attention_layernorm", False),
+    Stage(("self_attn.o_proj",), "post_attention_layernorm", False, "self_attn", 2),
     Stage(("mlp.gate_proj", "mlp.up_proj"), "mlp.gate_proj", True),
-    Stage(("mlp.down_proj",), BEHIND, False),
+    Stage(("mlp.down_proj",), BEHIND, False, "mlp"),
 ]
 STAGES = {
     "llama": LLAMA,
     "qwen2": LLAMA,
     "gpt2": [
         Stage(("attn.c_attn",), "attn.c_attn", True),
-        Stage(("attn.c_proj",), "ln_2", False),
+        Stage(("attn.c_proj",), "ln_2", False, "attn", 2),
         Stage(("mlp.c_fc",), "mlp.c_fc", True),
-        Stage(("mlp.c_proj",), BEHIND, False),
+        Stage(("mlp.c_proj",), BEHIND, False, "mlp"),
     ],
     "bert": [
         Stage(("attention.self.query", "attention.self.key", "attention.self.value"), "attention.self.query", True),
@@ -84,28 +84,36 @@ def test_no_correction_makes_unseen_errors_larger(n: int, o: int, t: int, noise:
 def test_hidden_states_behind_a_block_are_what_the_coded_block_makes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though the block is not run again once its last layer is coded."""
+    """Though what is settled in it is not run again."""
     folder, text = vae_models.llama(tmp_path / "model"), tiny.corpus(tmp_path / "text.txt", 400)
-    block, move_on, given, compared = sequential._Sequence._block, sequential._Sequence._move_on, [], []
+    one = sequential._Sequence
+    block, keep, settled = one._block, one._keep, one._settled
+    coded, compared, modules = dict[str, Any](), list[float](), list[str]()
 
-    def noting(self: Any, number: int) -> None:
-        given[:] = [number, [self.current.read(place) for place in range(len(self.masks))]]
+    def comparing(self: Any, number: int) -> None:
+        before = [self.current.read(place) for place in range(len(self.masks))]
         block(self, number)
-
-    def comparing(self: Any, inputs: Any, change: torch.Tensor) -> None:
-        assert change.abs().max() > 0
-        move_on(self, inputs, change)
-        number, before = given
+        self.mixed.coded.update(coded)
+        self._fill(number, coded=True)
         for place, hidden in enumerate(before):
             own = self.walk.step(number, hidden, self.calls[place][number])
-            error = (self.current.read(place) - own).norm() / (own - hidden).norm()
-            compared.append(float(error))
+            compared.append(float((self.current.read(place) - own).norm() / (own - hidden).norm()))
+
+    def keeping(self: Any, name: str, weights: Any) -> None:
+        keep(self, name, weights)
+        coded[name] = self.mixed.coded[name]
+
+    def noting(self: Any, number: int, stage: Stage, inputs: Any) -> Any:
+        modules.append(stage.owner)
+        return settled(self, number, stage, inputs)
 
     monkeypatch.setattr(sequential, "fast_dtype", lambda: torch.float32)
-    monkeypatch.setattr(sequential._Sequence, "_block", noting)
-    monkeypatch.setattr(sequential._Sequence, "_move_on", comparing)
+    monkeypatch.setattr(one, "_block", comparing)
+    monkeypatch.setattr(one, "_keep", keeping)
+    monkeypatch.setattr(one, "_settled", noting)
     recipe, data = "vae(bits=4, calibration_tokens=1000)", f"text(length={vae_models.LENGTH}):{text}"
     corecompress.compress(folder, tmp_path / "out", recipe, data=data, evaluated=False)
+    assert modules == ["self_attn", "mlp"] * (len(modules) // 2)
     assert len(compared) > 4
     assert max(compared) < 1e-4
 
