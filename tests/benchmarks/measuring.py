@@ -43,7 +43,7 @@ SCRIPTS: dict[str, str] = {
     "quanto": "quanto.py",
     "hqq": "hqq_rtn.py",
     "gptq": "gptq.py",
-    "nncodec": "nncodec.py",
+    "nncodec": "nncodec_tcq.py",
     "ecsq": "ecsq.py",
 }
 """Adapters by the name that a peer has here."""

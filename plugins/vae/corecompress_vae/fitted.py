@@ -22,6 +22,11 @@ def fitted_spec(path: str, name: str) -> Spec:
         who = json.loads((folder / "encoder.json").read_text())
         found, options, digest = who["encoder"], dict(who["encoder options"]), who["sha256"]
         same = hash_file(folder / "encoder.safetensors") == digest
+    except FileNotFoundError as problem:
+        missing = Path(problem.filename).name
+        raise CorecompressError(
+            f"{path}: is no fitted encoder (it has no {missing}); make one with corecompress fit"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise CorecompressError(f"{path}: is no fitted encoder ({problem}); make one with corecompress fit") from None
     if found != name:

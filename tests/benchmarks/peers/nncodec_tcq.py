@@ -45,7 +45,6 @@ try:
 except ImportError:
     for name in ("torchvision", "torchvision.datasets", "torchvision.transforms", "torchvision.models"):
         sys.modules[name] = Empty(name)
-sys.path.append(sys.path.pop(0))  # this file is called like the package
 from nncodec import nnc  # noqa: E402
 
 
