@@ -5,8 +5,11 @@ from __future__ import annotations
 import psutil
 import torch
 
+from corecompress.engines.budget import memory_besides
 from corecompress.errors import CorecompressError
 
+NEAR = 0.8
+"""Share of the ceiling from which on memory that was freed goes back to the system."""
 LAYERS = "take vae(calibration=layers), which needs less"
 SHORTER = "give shorter texts (text(length=512):FILE)"
 
@@ -24,7 +27,10 @@ class Ceiling:
         """
         if self.most is None:
             return
-        held = psutil.Process().memory_info().rss + (0 if torch.cuda.is_available() else more)
+        more = 0 if torch.cuda.is_available() else more
+        held = psutil.Process().memory_info().rss + more
+        if held > NEAR * self.most:
+            held = memory_besides() + more
         if held > self.most:
             raise CorecompressError(
                 f"--max-memory {self.most / 1e6:.0f} MB: calibration takes {held / 1e6:.0f} MB or more for {what}; "

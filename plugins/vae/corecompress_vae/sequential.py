@@ -36,6 +36,7 @@ from corecompress_vae.stages import BEHIND, Seen, Stage, inputs_of, stages_of
 from corecompress_vae.turns import in_order, one_thread
 from corecompress_vae.watch import Conv1D, embeddings_of
 
+NEEDED = "a block, moments of its layers and the activations of a piece of the data"
 HELD = 8
 """One piece of the data in so many chooses how far corrections go."""
 
@@ -169,6 +170,7 @@ class _Sequence:
         None."""
         block, name = self.walk.blocks[number], partial(self._stored, number)
         fitted, held = self._moments(number, stage, wanted, weights, inputs)
+        self.ceiling.check(NEEDED, SHORTER)
         change = correction(fitted, held, self.threads)
 
         def code(path: str) -> None:
@@ -233,7 +235,7 @@ class _Sequence:
         inputs, w = seen.inputs[stage.paths[0]].float(), weights[place].to(given.device)
         missing = wanted.read(place).to(given.device) - given
         x, missing, alive = inputs.flatten(0, -2), missing.flatten(0, -2), w > 0
-        self.ceiling.check("a block, moments of its layers and the activations of a piece of the data", SHORTER)
+        self.ceiling.check(NEEDED, SHORTER)
         return Moments.of(x[alive], missing[alive], w[alive], self.dtype), inputs
 
     def _weights(self, place: int) -> torch.Tensor:

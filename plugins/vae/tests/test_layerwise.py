@@ -166,7 +166,7 @@ def test_a_model_larger_than_memory(tmp_path: Path) -> None:
     tiny.tokenizer(source)
     limit = 1_500_000_000
     assert sum(path.stat().st_size for path in source.iterdir()) > 1.2 * limit
-    recipe = "vae(bits=4, calibration=layers, calibration_tokens=1024, quantizer=trellis(states=4))"
+    recipe = "vae(bits=4, calibration=layers, calibration_tokens=2048, quantizer=trellis(states=4))"
     command = [Path(sys.executable).with_name("corecompress"), "compress", source, "-o", tmp_path / "out", "-r", recipe]
     more = [
         "--data",
