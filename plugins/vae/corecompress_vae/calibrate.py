@@ -232,10 +232,13 @@ def _together(blocks: torch.Tensor, o: int) -> tuple[torch.Tensor, torch.Tensor]
 def _inverse_factor(h: torch.Tensor, damping: float) -> torch.Tensor:
     """U float64 [n, n], upper, with H⁻¹ = Uᵀ U; H damped until it can be factored."""
     mean, n = float(h.diagonal().mean()), len(h)
-    eye = torch.eye(n, dtype=torch.float64)
     while True:
         # H = M Mᵀ with M upper is the Cholesky factor of the matrix turned round; U = M⁻¹
-        lower, failed = torch.linalg.cholesky_ex((h + damping * mean * eye).flip(0, 1))
+        turned = h.flip(0, 1)
+        turned.diagonal().add_(damping * mean)
+        m, failed = torch.linalg.cholesky_ex(turned)
+        del turned  # a wide layer's is large
         if not int(failed):
-            return torch.linalg.solve_triangular(lower.flip(0, 1), eye, upper=True)
+            m = m.flip(0, 1)
+            return torch.linalg.solve_triangular(m, torch.eye(n, dtype=torch.float64), upper=True)
         damping = max(10 * damping, DAMPING)

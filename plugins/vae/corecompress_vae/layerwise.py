@@ -33,6 +33,7 @@ from corecompress_vae.turns import one_thread
 from corecompress_vae.watch import Watch
 
 FORMAT = 3
+NEEDED = "a block, its Hessians and the activations of a piece of the data"
 LOGITS = 256
 """Tokens whose logits are in memory at once."""
 
@@ -145,7 +146,7 @@ class _Calibration:
 
     def _probe(self, out: torch.Tensor, mask: torch.Tensor) -> None:
         """Send random directions, relative to the length of what came out, back to the layers that made it."""
-        self.ceiling.check("a block, its Hessians and the activations of a piece of the data", SHORTER)
+        self.ceiling.check(NEEDED, SHORTER)
         length = out.detach().norm(dim=-1, keepdim=True).clamp_min(1e-20)
         direction = torch.randn(out.shape, generator=self.generator).to(out.device)
         direction = direction / length * mask[..., None].to(out.device)
@@ -166,6 +167,7 @@ class _Calibration:
 
     def _save(self) -> None:
         """Factor and keep what was summed up, and forget it."""
+        self.ceiling.check(NEEDED, SHORTER)
         for sums in self.watch.sums.values():
             sums.tokens = self.seen
         for name, sums, turned in matrices_of(self.watch, self.walk.stored):
