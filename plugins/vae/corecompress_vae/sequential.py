@@ -89,6 +89,7 @@ class _Sequence:
 
     def run(self) -> None:
         blocks = len(self.walk.blocks)
+        self.ceiling.check("what was calibrated", SHORTER)
         self.job.progress.start("coding block by block", blocks)
         try:
             self._front()
