@@ -17,12 +17,17 @@ CONSTANT_MEMORY = 400 << 20
 """Bytes that the process holds besides tensors, at least: Python, numba, compiled code, hub client."""
 
 
-def memory_besides() -> int:
-    """Bytes that the process holds besides tensors: what it holds now, and CONSTANT_MEMORY at least."""
+def resident_memory() -> int:
+    """Bytes that the process holds once it has given back what was freed."""
     gc.collect()
     if sys.platform == "linux":  # what was freed can be half of what a process holds after it ran a model
         getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
-    return max(CONSTANT_MEMORY, int(psutil.Process().memory_info().rss))
+    return int(psutil.Process().memory_info().rss)
+
+
+def memory_besides() -> int:
+    """Bytes that the process holds besides tensors: what it holds now, and CONSTANT_MEMORY at least."""
+    return max(CONSTANT_MEMORY, resident_memory())
 
 
 def memory_budget(routing: Routing, infos: list[TensorInfo], settings: Settings) -> int:

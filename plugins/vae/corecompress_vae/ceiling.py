@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import torch
 
-from corecompress.engines.budget import memory_besides
+from corecompress.engines.budget import resident_memory
 from corecompress.errors import CorecompressError
 
 NEAR = 0.8
@@ -30,7 +30,7 @@ class Ceiling:
         more = 0 if torch.cuda.is_available() else more
         held = psutil.Process().memory_info().rss + more
         if held > NEAR * self.most:
-            held = memory_besides() + more
+            held = resident_memory() + more
         if held > self.most:
             raise CorecompressError(
                 f"--max-memory {self.most / 1e6:.0f} MB: calibration takes {held / 1e6:.0f} MB or more for {what}; "
