@@ -124,7 +124,7 @@ class Walk:
             calls.append(call)
             if self._make is None:
                 with torch.no_grad():
-                    self._make = _template(type(self.blocks[0]).forward(self.blocks[0], *args, **kwargs))
+                    self._make = returning(type(self.blocks[0]).forward(self.blocks[0], *args, **kwargs))
             return self._make(h)
 
         def later(number: int) -> Any:
@@ -153,7 +153,7 @@ class Walk:
         hidden = hidden.to(self.device)
         args = tuple(hidden if part is _HERE else part for part in args)
         kwargs = {key: hidden if part is _HERE else part for key, part in kwargs.items()}
-        return _hidden(self.blocks[number](*args, **kwargs))
+        return hidden_in(self.blocks[number](*args, **kwargs))
 
     def leave(self, inputs: dict[str, Any], hidden: torch.Tensor) -> torch.Tensor:
         """What the head is given when the last block has made `hidden`. The front must be filled."""
@@ -262,15 +262,16 @@ def exchanged(module: torch.nn.Module, forward: Any) -> Iterator[None]:
         del module.forward
 
 
-def _hidden(out: Any) -> torch.Tensor:
+def hidden_in(out: Any) -> torch.Tensor:
+    """The hidden states in what a module returns: all of it, or the first."""
     return out if torch.is_tensor(out) else out[0]
 
 
-def _template(out: Any) -> Any:
-    """Hidden states -> what the block returns. Raises CantWalk where it returns other tensors beside them."""
+def returning(out: Any) -> Any:
+    """Hidden states -> what a module returns that returned `out`. Raises CantWalk where there was more in it."""
     if torch.is_tensor(out):
         return lambda hidden: hidden
-    if not isinstance(out, tuple) or any(part is not None for part in out[1:]):
+    if not isinstance(out, tuple) or not out or any(part is not None for part in out[1:]):
         raise CantWalk("its blocks return more than hidden states")
     return lambda hidden: (hidden, *out[1:])
 

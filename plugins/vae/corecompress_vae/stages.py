@@ -13,12 +13,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from corecompress_vae.skeleton import Reached, exchanged
+from corecompress_vae.skeleton import CantWalk, Reached, exchanged, hidden_in, returning
 from corecompress_vae.watch import is_linear
 
 BEHIND = ""
@@ -34,18 +34,14 @@ Step = Callable[[], torch.Tensor]
 class Stage:
     """Linear layers, by their paths in the block, that are given the same, and the place that shows what is missing: a
     module there, or BEHIND. reads: the place is where they are given it; otherwise one that writes into a sum. owner:
-    the module around that one that returns what it does, alone or as the first of `parts` of which the others are None;
-    empty where there is none with more layers in it."""
+    the module around that one that returns what it does, empty where there is none with more layers in it; returned:
+    what the owner returns when its layer makes y."""
 
     paths: tuple[str, ...]
     place: str
     reads: bool
     owner: str = ""
-    parts: int = 0
-
-    def returned(self, y: torch.Tensor) -> Any:
-        """What the owner returns when its layer makes y."""
-        return (y, *[None] * (self.parts - 1)) if self.parts else y
+    returned: Callable[[torch.Tensor], Any] = field(default=lambda y: y, compare=False)
 
 
 class Seen(threading.local):
@@ -142,12 +138,14 @@ def _with_owner(
         owner = ".".join(names[:length])
         if len(outputs.get(owner, ())) != 1 or sum(path.startswith(f"{owner}.") for path in linear) < 2:
             continue
-        (given,) = outputs[owner]
-        found = replace(stage, owner=owner, parts=len(given) if isinstance(given, tuple) else 0)
-        first, *others = given if isinstance(given, tuple) else (given,)
+        try:
+            found = replace(stage, owner=owner, returned=returning(outputs[owner][0]))
+        except CantWalk:  # it returns more than its layer's output
+            continue
+        first = hidden_in(outputs[owner][0])
         if not torch.is_tensor(first) or first.data_ptr() != y.data_ptr() or first.shape != y.shape:
             continue
-        if all(other is None for other in others) and torch.equal(_without(block, found, y, step), *outputs[BEHIND]):
+        if torch.equal(_without(block, found, y, step), *outputs[BEHIND]):
             return found
     return stage
 
