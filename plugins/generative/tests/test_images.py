@@ -99,7 +99,10 @@ def test_the_others_learn_are_loaded_and_draw(encoder: str, tmp_path: Path) -> N
     assert len({sample.image.tobytes() for sample in samples}) == 4
 
 
-@pytest.mark.parametrize("encoder", ["nvae", "vae-gan", "text2image"])
+@pytest.mark.parametrize(
+    "encoder",
+    ["vae-gan", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nvae", "text2image"))],
+)
 def test_a_killed_training_of_images_resumes_to_the_same_bytes(encoder: str, tmp_path: Path) -> None:
     """The game of two players too: a discriminator is not only its weights."""
     spec = (
