@@ -16,7 +16,7 @@ from vae_models import LENGTH
 
 import corecompress
 from corecompress.checkpoint import open_checkpoint
-from corecompress_vae import calibrate
+from corecompress_vae import calibrate, passes
 
 NARROW = {"vocab_size": 64, "d_model": 96, "max_position_embeddings": 128}
 LAYERS = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
@@ -167,9 +167,13 @@ def test_an_expert_that_no_token_asks_weighs_little(tmp_path: Path) -> None:
     assert steps[0] < 10 * min(steps)
 
 
-def test_a_forward_that_bfloat16_fails_in_is_calibrated_in_float32(tmp_path: Path) -> None:
+def test_a_forward_that_bfloat16_fails_in_is_calibrated_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
     import transformers as tf
 
+    monkeypatch.setattr(passes, "fast_dtype", lambda: torch.bfloat16)
     source = vae_models.save(
         tf.XLNetLMHeadModel(tf.XLNetConfig(vocab_size=64, d_model=96, n_layer=1, n_head=4, d_inner=128)), tmp_path / "a"
     )

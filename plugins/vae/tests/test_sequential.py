@@ -24,7 +24,7 @@ from corecompress_vae.stages import BEHIND, Stage, stages_of
 
 LLAMA = [
     Stage(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.q_proj", True),
-    Stage(("self_attn.o_proj",), "post_attention_layernorm", False, "self_attn", 2),
+    Stage(("self_attn.o_proj",), "post_attention_layernorm", False, "self_attn"),
     Stage(("mlp.gate_proj", "mlp.up_proj"), "mlp.gate_proj", True),
     Stage(("mlp.down_proj",), BEHIND, False, "mlp"),
 ]
@@ -33,7 +33,7 @@ STAGES = {
     "qwen2": LLAMA,
     "gpt2": [
         Stage(("attn.c_attn",), "attn.c_attn", True),
-        Stage(("attn.c_proj",), "ln_2", False, "attn", 2),
+        Stage(("attn.c_proj",), "ln_2", False, "attn"),
         Stage(("mlp.c_fc",), "mlp.c_fc", True),
         Stage(("mlp.c_proj",), BEHIND, False, "mlp"),
     ],
@@ -57,7 +57,11 @@ def test_layers_are_corrected_where_what_they_write_is_read(kind: str, tmp_path:
         walk.fill(0)
         hidden, calls = walk.front({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
         step = partial(walk.step, 0, hidden, calls[0])
-        assert stages_of(walk.blocks[0], step, torch.Generator().manual_seed(0)) == STAGES[kind]
+        found = stages_of(walk.blocks[0], step, torch.Generator().manual_seed(0))
+    assert found == STAGES[kind]
+    for stage in found:
+        parts = stage.returned(hidden)
+        assert parts[1:] == (None,) if stage.owner.endswith("attn") else parts is hidden
 
 
 @settings(max_examples=50, deadline=None)
@@ -118,6 +122,29 @@ def test_hidden_states_behind_a_block_are_what_the_coded_block_makes(
     assert modules == ["self_attn", "mlp"] * vae_models.SIZE["num_hidden_layers"]
     assert len(compared) > 4
     assert max(compared) < 1e-4
+
+
+def test_a_block_that_bfloat16_fails_in_is_coded_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    folder, text = vae_models.llama(tmp_path / "model"), tiny.corpus(tmp_path / "text.txt", 400)
+    forward, failed, payloads = LlamaMLP.forward, list[int](), []
+
+    def failing(self: Any, x: torch.Tensor) -> torch.Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            failed.append(1)
+            raise RuntimeError("expected m1 and m2 to have the same dtype")
+        return forward(self, x)
+
+    monkeypatch.setattr(LlamaMLP, "forward", failing)
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(sequential, "fast_dtype", lambda dtype=dtype: dtype)
+        out, data = tmp_path / str(dtype), f"text(length={vae_models.LENGTH}):{text}"
+        recipe = "vae(bits=4, quantizer=trellis(states=4), calibration_tokens=1000)"
+        corecompress.compress(folder, out, recipe, data=data, evaluated=False)
+        payloads.append((out / "corecompress.safetensors").read_bytes())
+    assert len(failed) == 1
+    assert payloads[0] == payloads[1]
 
 
 def test_errors_on_unseen_text_are_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
