@@ -5,20 +5,21 @@ from __future__ import annotations
 import psutil
 import torch
 
-from corecompress.engines.budget import resident_memory
+from corecompress.engines.budget import free_to_system, resident_memory
 from corecompress.errors import CorecompressError
 
-NEAR = 0.8
-"""Share of the ceiling from which on memory that was freed goes back to the system."""
 LAYERS = "take vae(calibration=layers), which needs less"
 SHORTER = "give shorter texts (text(length=512):FILE)"
 
 
 class Ceiling:
-    """most: bytes of resident memory that the process may take; None for any."""
+    """most: bytes of resident memory that the process may take; None for any. What is freed goes
+    back to the system where there is a ceiling."""
 
     def __init__(self, most: int | None):
         self.most = most
+        if most is not None:
+            free_to_system()
 
     def check(self, what: str, mend: str, more: int = 0) -> None:
         """Raises CorecompressError where the process holds too much, or would with `more` bytes of host memory.
@@ -29,7 +30,7 @@ class Ceiling:
             return
         more = 0 if torch.cuda.is_available() else more
         held = psutil.Process().memory_info().rss + more
-        if held > NEAR * self.most:
+        if held > self.most:
             held = resident_memory() + more
         if held > self.most:
             raise CorecompressError(
