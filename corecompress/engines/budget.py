@@ -15,8 +15,6 @@ from corecompress.run import Settings
 
 CONSTANT_MEMORY = 400 << 20
 """Bytes that the process holds besides tensors, at least: Python, numba, compiled code, hub client."""
-
-
 LARGE = 1 << 20
 """Bytes from which on blocks are mapped one by one."""
 MMAP_THRESHOLD = -3
@@ -27,7 +25,7 @@ def free_to_system() -> None:
     """From now on large blocks go back to the system when they are freed, in the whole process.
 
     Left alone, glibc keeps blocks of up to 32 MB for later, in every thread's arena: a third of what a process holds
-    that runs a model. Costs page faults: ten seconds of a hundred.
+    that runs a model. Costs page faults, a sixth of the processor time of calibrating layer by layer.
     """
     if sys.platform == "linux":
         getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(MMAP_THRESHOLD, LARGE)

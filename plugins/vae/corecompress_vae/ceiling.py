@@ -13,8 +13,8 @@ SHORTER = "give shorter texts (text(length=512):FILE)"
 
 
 class Ceiling:
-    """most: bytes of resident memory that the process may take; None for any. What is freed goes
-    back to the system where there is a ceiling."""
+    """most: bytes of resident memory that the process may take; None for any. Where there is a ceiling, what is freed
+    goes back to the system at once."""
 
     def __init__(self, most: int | None):
         self.most = most
