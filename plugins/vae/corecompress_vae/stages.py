@@ -138,11 +138,12 @@ def _with_owner(
         owner = ".".join(names[:length])
         if len(outputs.get(owner, ())) != 1 or sum(path.startswith(f"{owner}.") for path in linear) < 2:
             continue
+        (given,) = outputs[owner]
         try:
-            found = replace(stage, owner=owner, returned=returning(outputs[owner][0]))
+            found = replace(stage, owner=owner, returned=returning(given))
         except CantWalk:  # it returns more than its layer's output
             continue
-        first = hidden_in(outputs[owner][0])
+        first = hidden_in(given)
         if not torch.is_tensor(first) or first.data_ptr() != y.data_ptr() or first.shape != y.shape:
             continue
         if torch.equal(_without(block, found, y, step), *outputs[BEHIND]):
