@@ -118,14 +118,18 @@ class Progress(Protocol):
 class Job:
     """What a compressor may know of the run that it is part of.
 
-    source: the checkpoint as this stage sees it; tensors: those that the recipe routes to this component;
+    source: the checkpoint as this stage sees it; tensors: those that the recipe routes to this component, of several
+    that are the same bytes the first, which alone is stored;
     data: the component that --data names, or None; scratch: a folder that survives an interruption (--resume);
     cache: a folder for what depends on source, data and seed but on no option of the recipe, so that several runs can
     share it (--cache); whoever keeps something there names it by a digest of all that it depends on;
     overhead: bytes that the output holds besides the payloads of `tensors` (files that go along, manifest, headers);
     target_loss: where training may stop early (--target-loss), or None;
     max_memory: bytes of resident memory that the run may take (--max-memory), or None. What tensors take while they
-    are coded is counted already; whoever runs a model looks itself.
+    are coded is counted already; whoever runs a model looks itself;
+    parameters: elements of all tensors that the output will hold, each content once, which bits a weight are counted
+    over (0 for a compressor of models);
+    twins: name -> the tensor that is stored in its place, for all that are the same bytes as an earlier one.
     """
 
     source: Checkpoint
@@ -139,6 +143,8 @@ class Job:
     overhead: int = 0
     target_loss: float | None = None
     max_memory: int | None = None
+    parameters: int = 0
+    twins: Mapping[str, str] = field(default_factory=dict)
 
 
 class TensorCompressor(Protocol):

@@ -24,11 +24,15 @@ def hash_dense(data: Any) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
-def hash_file(path: Path, progress: Callable[[int], None] = lambda _: None) -> str:
-    """Hash of a file. `progress` gets the bytes of each block."""
-    digest = hashlib.sha256()
+def hash_file(
+    path: Path, progress: Callable[[int], None] = lambda _: None, start: int = 0, length: int | None = None
+) -> str:
+    """Hash of a file, or of `length` bytes of it from `start` on. `progress` gets the bytes of each block."""
+    digest, left = hashlib.sha256(), path.stat().st_size - start if length is None else length
     with open(path, "rb", buffering=0) as file:
-        while block := file.read(1 << 22):
+        file.seek(start)
+        while block := file.read(min(left, 1 << 22)):
             digest.update(block)
             progress(len(block))
+            left -= len(block)
     return digest.hexdigest()

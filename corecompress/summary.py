@@ -24,6 +24,7 @@ from corecompress.routing import Stage, resolve, route
 from corecompress.run import Run, Settings
 from corecompress.safetensors_file import Stored, read_range
 from corecompress.tensor_stage import job_of_tensors
+from corecompress.twins import twins_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -182,17 +183,19 @@ def make_plan(
         return Plan(source, str(recipe), *nothing, model_stages, first)
     routing = route(resolved, checkpoint.tensors, registry)
     stored = [s for s in checkpoint.stored() if s.info.name in routing.number_of]
+    twins = twins_of(stored, routing.number_of)
     memory = memory_budget(routing, [s.info for s in stored], settings) + memory_besides()
     rows, seconds = [], 0.0
     with tempfile.TemporaryDirectory(prefix="corecompress-") as scratch:
         run = Run(resolved, registry, None, settings, Silent(), Path(scratch))  # calibration would take the run's time
         for number, stage in enumerate(routing.stages):
-            stage.component.restore(stage.component.prepare(job_of_tensors(run, checkpoint, routing, number)))
+            stage.component.restore(stage.component.prepare(job_of_tensors(run, checkpoint, routing, twins, number)))
         for item in stored:  # in here, since coding may look into the scratch folder
-            stage = routing.stage_of(item.info.name)
-            size, spent = _estimate(item, stage)
+            info, stage = item.info, routing.stage_of(item.info.name)
+            same_as = twins.get(info.name)
+            size, spent = (0, 0.0) if same_as else _estimate(item, stage)
             seconds += spent
-            rows.append(Row(item.info.name, item.info.dtype, item.info.shape, item.info.nbytes, size, stage.spec.name))
+            rows.append(Row(info.name, info.dtype, info.shape, info.nbytes, size, stage.spec.name, same_as))
     rules = []
     for number, rule in enumerate(routing.rules):
         mine = [row for row in rows if routing.number_of[row.name] == number]

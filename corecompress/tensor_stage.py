@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from corecompress.artifact import (
     compressed_config,
 )
 from corecompress.checkpoint import MANIFEST, Checkpoint
-from corecompress.components import Job, Progress, Tensor, TensorInfo
+from corecompress.components import Job, Progress, Tensor
 from corecompress.engines.budget import memory_budget
 from corecompress.engines.local import run_in_order
 from corecompress.errors import CorecompressError
@@ -33,20 +33,21 @@ from corecompress.report.card import write_card
 from corecompress.routing import Routing, Stage, route
 from corecompress.run import Run
 from corecompress.safetensors_file import Stored
+from corecompress.twins import twins_of
 from corecompress.writer import PayloadWriter, carry_files, file_record
 
-ROW, FILE, REST = 345, 110, 3000
+ROW, TWIN, FILE, REST = 345, 323, 110, 3000
 """Bytes, about: of a tensor's line in the manifest and its entry in the payload file's header, but for its name (there
-twice) and shape; of a file's line in the manifest; of the manifest's other lines and the card."""
+twice) and shape; the same of a tensor that is another's twin, but for its name, too; of a file's line in the manifest;
+of the manifest's other lines and the card."""
 
 
 @dataclass(frozen=True)
 class Coded:
-    """A tensor's outcome. payload: bytes or uint8 [n]; None for a tensor that equals an earlier one."""
+    """A tensor's outcome. payload: bytes or uint8 [n]; xxh3_128: of what it decodes to."""
 
     payload: Any
-    source_sha256: str
-    xxh3_128: str = ""
+    xxh3_128: str
 
 
 def code_tensors(run: Run, checkpoint: Checkpoint) -> None:
@@ -56,12 +57,13 @@ def code_tensors(run: Run, checkpoint: Checkpoint) -> None:
     infos = [s.info for s in stored]
     memory_budget(routing, infos, run.settings)  # what can't be done is said before it takes time
     source = describe_source(checkpoint, run.progress)
+    twins = twins_of(stored, routing.number_of)
     known = identity(run, source, (*run.resolved.model_stages, *routing.stages))
     journal = Journal.resume(run.partial, known) if run.settings.resume else Journal(run.partial, known)
     keys = [STATE.format(n) for n in range(len(routing.stages))] + [s.info.name + SUFFIX for s in stored]
     writer = PayloadWriter(run.partial, keys, 2 * checkpoint.nbytes, journal, run.settings.shard_bytes)
-    states = _prepare(run, checkpoint, routing, writer)
-    _code_each(run, routing, stored, writer, memory_budget(routing, infos, run.settings))
+    states = _prepare(run, checkpoint, routing, twins, writer)
+    _code_each(run, routing, twins, stored, writer, memory_budget(routing, infos, run.settings))
     payloads = writer.finish()
     components = [used_stage(s, state) for s, state in zip(routing.stages, states, strict=True)]
     components += map(used_stage, run.resolved.model_stages)
@@ -122,12 +124,14 @@ def identity(run: Run, source: dict[str, Any], stages: tuple[Stage, ...]) -> dic
     }
 
 
-def _prepare(run: Run, checkpoint: Checkpoint, routing: Routing, writer: PayloadWriter) -> list[str]:
+def _prepare(
+    run: Run, checkpoint: Checkpoint, routing: Routing, twins: Mapping[str, str], writer: PayloadWriter
+) -> list[str]:
     """Let every tensor component see the checkpoint; write its state. Returns the states' hashes."""
     written = {entry["key"]: entry["stored_sha256"] for entry in writer.journal.entries}
     digests = []
     for number, stage in enumerate(routing.stages):
-        state = stage.component.prepare(job_of_tensors(run, checkpoint, routing, number))
+        state = stage.component.prepare(job_of_tensors(run, checkpoint, routing, twins, number))
         digest, key = hash_bytes(state), STATE.format(number)
         if written.get(key, digest) != digest:
             raise CorecompressError(f"{run.partial}: {stage.spec.name} was prepared otherwise before; add --force")
@@ -138,69 +142,60 @@ def _prepare(run: Run, checkpoint: Checkpoint, routing: Routing, writer: Payload
     return digests
 
 
-def job_of_tensors(run: Run, checkpoint: Checkpoint, routing: Routing, number: int) -> Job:
-    """What the tensor compressor `number` may know."""
+def job_of_tensors(run: Run, checkpoint: Checkpoint, routing: Routing, twins: Mapping[str, str], number: int) -> Job:
+    """What the tensor compressor `number` may know. twins: see twins.twins_of."""
     files = sum((checkpoint.folder / name).stat().st_size for name in ("config.json", *checkpoint.carried))
     rows = sum(
-        ROW + 2 * len(info.name) + len(str(info.shape)) for info in checkpoint.tensors if info.name in routing.number_of
+        (TWIN + len(twins[info.name]) if info.name in twins else ROW) + 2 * len(info.name) + len(str(info.shape))
+        for info in checkpoint.tensors
+        if info.name in routing.number_of
     )
     overhead = files + rows + FILE * len(checkpoint.carried) + REST
-    mine = tuple(info for info in checkpoint.tensors if routing.number_of.get(info.name) == number)
+    stored = [info for info in checkpoint.tensors if info.name in routing.number_of and info.name not in twins]
+    mine = tuple(info for info in stored if routing.number_of[info.name] == number)
     scratch, settings = run.scratch(f"tensor-{number}"), run.settings
-    common = settings.seed, settings.threads, scratch, run.progress, run.cache, overhead
-    return Job(checkpoint, mine, run.data, *common, max_memory=settings.max_memory)
+    return Job(
+        checkpoint, mine, run.data, settings.seed, settings.threads, scratch, run.progress, run.cache, overhead,
+        max_memory=settings.max_memory, parameters=sum(info.size for info in stored), twins=twins,
+    )  # fmt: skip
 
 
-def _code_each(run: Run, routing: Routing, stored: list[Stored], writer: PayloadWriter, budget: int) -> None:
+def _code_each(
+    run: Run, routing: Routing, twins: Mapping[str, str], stored: list[Stored], writer: PayloadWriter, budget: int
+) -> None:
     """Code what the journal does not have, several at a time, and write in order."""
-    twins: dict[tuple[Any, ...], str] = {}
-    for entry in writer.journal.entries:
-        if "name" in entry:
-            twins.setdefault(_content(entry), entry["name"])
     done = {entry["key"] for entry in writer.journal.entries}
-    todo = [(number, s) for number, s in enumerate(stored) if s.info.name + SUFFIX not in done]
-    total = sum(s.info.nbytes for s in stored)
+    todo = [(number, item) for number, item in enumerate(stored) if item.info.name + SUFFIX not in done]
+    total = sum(item.info.nbytes for item in stored)
     run.progress.start("compressing", total)
-    run.progress.advance(total - sum(s.info.nbytes for _, s in todo))
+    run.progress.advance(total - sum(item.info.nbytes for _, item in todo))
 
     def work(task: tuple[int, Stored]) -> Coded:
-        tensor = task[1].read()
-        source_sha256 = hash_bytes(tensor.data)
-        if _content(_entry(tensor.info, routing, source_sha256)) in twins:
-            return Coded(None, source_sha256)
-        return code_tensor(tensor, routing.stage_of(tensor.info.name), source_sha256)
+        item = task[1]
+        if item.info.name in twins:
+            return Coded(b"", "")
+        return code_tensor(item.read(), routing.stage_of(item.info.name))
 
     def cost(task: tuple[int, Stored]) -> int:
-        return int(routing.stage_of(task[1].info.name).component.memory(task[1].info))
+        info = task[1].info
+        return 0 if info.name in twins else int(routing.stage_of(info.name).component.memory(info))
 
     for (number, item), coded in run_in_order(work, todo, cost, run.settings.threads, budget):
-        entry = _entry(item.info, routing, coded.source_sha256)
-        twin = twins.setdefault(_content(entry), item.info.name) if item.info.nbytes else item.info.name
-        same_as = None if twin == item.info.name else twin
-        payload = b"" if same_as else coded.payload
-        entry |= {"xxh3_128": coded.xxh3_128, "same_as": same_as, "payload_sha256": hash_bytes(payload)}
-        writer.add(item.info.name + SUFFIX, [number.to_bytes(NUMBER_BYTES, "little"), payload], entry)
-        run.progress.advance(item.info.nbytes)
+        info = item.info
+        entry = {
+            "name": info.name,
+            "dtype": info.dtype,
+            "shape": list(info.shape),
+            "component": routing.number_of[info.name],
+            "xxh3_128": coded.xxh3_128,
+            "same_as": twins.get(info.name),
+            "payload_sha256": hash_bytes(coded.payload),
+        }
+        writer.add(info.name + SUFFIX, [number.to_bytes(NUMBER_BYTES, "little"), coded.payload], entry)
+        run.progress.advance(info.nbytes)
 
 
-def _entry(info: TensorInfo, routing: Routing, source_sha256: str) -> dict[str, Any]:
-    component = routing.number_of[info.name]
-    shape = list(info.shape)
-    return {
-        "name": info.name,
-        "dtype": info.dtype,
-        "shape": shape,
-        "component": component,
-        "source_sha256": source_sha256,
-    }
-
-
-def _content(entry: dict[str, Any]) -> tuple[Any, ...]:
-    """Tensors that agree in this are stored once."""
-    return entry["component"], entry["dtype"], tuple(entry["shape"]), entry["source_sha256"]
-
-
-def code_tensor(tensor: Tensor, stage: Stage, source_sha256: str) -> Coded:
+def code_tensor(tensor: Tensor, stage: Stage) -> Coded:
     """Encode, decode again, compare. Raises CorecompressError when the component broke its promise."""
     component, info = stage.component, tensor.info
     payload = component.encode(tensor)
@@ -212,7 +207,7 @@ def code_tensor(tensor: Tensor, stage: Stage, source_sha256: str) -> Coded:
     digest = hash_dense(decoded)
     if component.exact and digest != hash_dense(tensor.data):
         raise CorecompressError(f"{stage.spec.name}: '{info.name}' came back with other bits; report it to its author")
-    return Coded(payload, source_sha256, digest)
+    return Coded(payload, digest)
 
 
 def _records(journal: Journal, checkpoint: Checkpoint) -> Iterator[Record]:

@@ -94,6 +94,25 @@ def test_tied_tensors_are_stored_once(tmp_path: Path) -> None:
     assert (tmp_path / "dense" / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
 
 
+def test_twins_are_told_from_those_that_only_begin_alike(tmp_path: Path) -> None:
+    """Equal bytes of another dtype or shape, and tensors that differ in their last element, are stored each."""
+    tensors = checkpoints.weights(("a.weight", "F32", (80, 64)), ("other.weight", "F32", (80, 64)))
+    dtype, shape, data = tensors["a.weight"]
+    tensors["b.weight"] = (dtype, shape, data)
+    tensors["c.weight"] = (dtype, shape, np.append(data[:-1], data[-1:] ^ 1))
+    tensors["d.weight"] = (dtype, (64, 80), data)
+    tensors["e.weight"] = ("I32", shape, data)
+    tensors["f.weight"] = (dtype, (0, 64), data[:0])
+    tensors["g.weight"] = (dtype, (0, 64), data[:0])
+    source = checkpoints.write_checkpoint(tmp_path / "source", [tensors])
+    planned = corecompress.plan(source, "lossless")
+    done = corecompress.compress(source, tmp_path / "out")
+    for rows in (planned.tensors, done.tensors):
+        assert {row.name: row.same_as for row in rows if row.same_as} == {"b.weight": "a.weight"}
+    corecompress.decompress(tmp_path / "out", tmp_path / "dense")
+    assert (tmp_path / "dense" / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+
+
 def test_what_goes_along_and_what_stays(small: Path, tmp_path: Path) -> None:
     (small / "1_Pooling").mkdir()
     (small / "1_Pooling" / "config.json").write_text("{}")

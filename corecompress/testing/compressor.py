@@ -28,7 +28,8 @@ class Pair:
 def job_of(checkpoint: Checkpoint, tensors: Any, scratch: Path, data: Any = None) -> Job:
     """A job on these tensors, seed 0, two threads."""
     scratch.mkdir(parents=True, exist_ok=True)
-    return Job(checkpoint, tuple(tensors), data, 0, 2, scratch, Silent(), scratch, 5000 + 420 * len(tensors))
+    overhead, parameters = 5000 + 420 * len(tensors), sum(info.size for info in checkpoint.tensors)
+    return Job(checkpoint, tuple(tensors), data, 0, 2, scratch, Silent(), scratch, overhead, parameters=parameters)
 
 
 def pair(subject: Subject, folder: Path, key: str) -> Pair:

@@ -256,9 +256,8 @@ class Vae(TensorCompressor):
             data = job.source.read(info.name).data
             if info.name not in coded or not _is_usable(to_float32(data, info.dtype)):
                 exact += len(encode_exact(data, info))
-        everything = sum(info.size for info in job.source.tensors)
-        target = self.options.bits / 8 * everything - job.overhead - exact
-        least = 8 * (job.overhead + exact) / max(everything, 1)
+        target = self.options.bits / 8 * job.parameters - job.overhead - exact
+        least = 8 * (job.overhead + exact) / max(job.parameters, 1)
         if target <= 0:
             raise OutOfReach(
                 f"vae(bits={self.options.bits:g}): the other files and exact tensors alone are {least:.2f} bits "
@@ -269,8 +268,7 @@ class Vae(TensorCompressor):
 
     def _check_reached(self, job: Job, size: float, target: float) -> None:
         if abs(size / target - 1) > NEAR:
-            everything = sum(info.size for info in job.source.tensors)
-            bits = 8 * (size - target) / everything + (self.options.bits or 0)
+            bits = 8 * (size - target) / job.parameters + (self.options.bits or 0)
             leaps = abs(size / target - 1) < 5 * NEAR  # as tables do at a few tenths of a bit
             way = "nearest" if leaps else "least" if size > target else "most"
             raise OutOfReach(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,18 +80,16 @@ class Alike:
 
 class Calibrated:
     """From Hessians in `folder`; what calibration could not look at gets the median ratio of step to width, or, where
-    it saw none of the matrices, what `alike` says."""
+    it saw none of the matrices, what `alike` says. twins: Job.twins; a model may know a tensor by a twin's name."""
 
-    def __init__(self, folder: Path, widths: dict[str, Widths], alike: Alike):
-        from corecompress_vae import calibrate
-
-        self._load, self.folder = calibrate.load, folder
+    def __init__(self, folder: Path, widths: dict[str, Widths], alike: Alike, twins: Mapping[str, str]):
+        self.folder, self.names = folder, names_of(widths, twins)
         self.unseen: list[str] = []
         """Tensors of matrices that calibration could not look at."""
         ratios = []
         for name, width in widths.items():
             for number, own in enumerate(width.each):
-                found = self._load(folder, name, number)
+                found = self._load(name, number)
                 if found is None:
                     self.unseen.append(name)
                 elif own > 0:
@@ -99,11 +97,17 @@ class Calibrated:
         self.alike = Alike(widths, 1.0, float(np.median(ratios))) if ratios else alike
 
     def get(self, name: str, number: int = 0) -> Sensitivity:
-        found = self._load(self.folder, name, number)
+        found = self._load(name, number)
         if found is None:
             return self.alike.get(name, number)
         rows = (1 / np.sqrt(found.rows)).astype(np.float32)
         return Sensitivity(found.steps, rows, found.unit, found.turned, row_unit=found.row_unit)
+
+    def _load(self, name: str, number: int) -> Any:
+        """What calibration found, or None."""
+        from corecompress_vae.calibrate import load
+
+        return next(filter(None, (load(self.folder, alias, number) for alias in self.names[name])), None)
 
 
 class Rotated:
@@ -131,16 +135,26 @@ def of(job: Job, matrices: list[TensorInfo], way: str, tokens: int | None) -> So
     """Calibrated where the job has data (way: "gradients" or "layers"), alike otherwise."""
     widths = {info.name: _widths(job, info) for info in matrices}
     folder = None if job.data is None else _calibrated(job, way, tokens)
-    alike = Alike(widths, factors=table_steps(job.source.config, matrices))
+    names = names_of(widths, job.twins)
+    alike = Alike(widths, factors=table_steps(job.source.config, matrices, names))
     if folder is None:
         return alike
-    calibrated = Calibrated(folder, widths, alike)
+    calibrated = Calibrated(folder, widths, alike, job.twins)
     if unseen := sorted(set(calibrated.unseen)):
         job.progress.note(
             f"{job.source.name}: calibration says nothing of {len(unseen)} of {len(widths)} tensors ({unseen[0]}"
             f"{', …' if len(unseen) > 1 else ''}), so they are coded as without data"
         )
     return calibrated
+
+
+def names_of(tensors: Iterable[str], twins: Mapping[str, str]) -> dict[str, list[str]]:
+    """Of each tensor its name and those of its twins."""
+    names = {name: [name] for name in tensors}
+    for twin, name in twins.items():
+        if name in names:
+            names[name].append(twin)
+    return names
 
 
 def _calibrated(job: Job, way: str, tokens: int | None) -> Path | None:

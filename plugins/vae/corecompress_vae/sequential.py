@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -45,13 +45,19 @@ Code = Callable[[TensorInfo, "NDArray[Any]"], "NDArray[Any]"]
 
 
 class _Mixed:
-    """The checkpoint with what is coded of it so far, for `Walk` to read from."""
+    """The checkpoint with what is coded of it so far, for `Walk` to read from. twins: Job.twins."""
 
-    def __init__(self, source: Checkpoint):
-        self.source, self.coded = source, dict[str, Tensor]()
+    def __init__(self, source: Checkpoint, twins: Mapping[str, str]):
+        self.source, self.twins, self.coded = source, twins, dict[str, Tensor]()
+        self.shared = set(twins.values())
+        """Tensors that stand in several places."""
 
     def read(self, name: str) -> Tensor:
-        return self.coded.get(name) or self.source.read(name)
+        return self.coded.get(self.twins.get(name, name)) or self.source.read(name)
+
+    def forget(self) -> None:
+        """All that no other place has."""
+        self.coded = {name: tensor for name, tensor in self.coded.items() if name in self.shared}
 
 
 def code_in_order(job: Job, matrices: list[TensorInfo], tokens: int | None, on_disk: bool, code: Code) -> None:
@@ -75,7 +81,7 @@ class _Sequence:
     def __init__(self, job: Job, walk: Walk, matrices: list[TensorInfo], tokens: int | None, on_disk: bool, code: Code):
         self.job, self.walk, self.tokens, self.code = job, walk, tokens, code
         self.infos = {info.name: info for info in matrices}
-        self.source, self.mixed = job.source, _Mixed(job.source)
+        self.source, self.mixed = job.source, _Mixed(job.source, job.twins)
         self.dtype = fast_dtype()
         self.ceiling = Ceiling(job.max_memory)
         self.masks: list[torch.Tensor] = []
@@ -145,7 +151,7 @@ class _Sequence:
         for hidden in wanted.values():
             hidden.clear()
         self.walk.drain(number)
-        self.mixed.coded.clear()
+        self.mixed.forget()
 
     def _wanted(self, number: int, places: set[str]) -> dict[str, Hidden]:
         """What the original block gives to each of these places in it; its hidden states move on."""
@@ -264,7 +270,7 @@ class _Sequence:
             self.structures[key] = self._found(number)
         due = []
         for stage in self.structures[key]:
-            paths = tuple(path for path in stage.paths if self._is_due(self._stored(number, path)))
+            paths = tuple(path for path in stage.paths if self._is_correctable(self._stored(number, path)))
             if paths:
                 due.append(replace(stage, paths=paths, place=paths[0] if stage.reads else stage.place))
         return due
@@ -282,13 +288,15 @@ class _Sequence:
             raise CantWalk(why_failed({"hidden_states": None}, problem)) from problem
 
     def _stored(self, number: int, path: str) -> str:
-        return self.walk.stored.plain.get(f"{self.walk.stack}.{number}.{path}.weight", "")
+        name = self.walk.stored.plain.get(f"{self.walk.stack}.{number}.{path}.weight", "")
+        return self.job.twins.get(name, name)
 
     def _names(self, number: int | None) -> list[str]:
         """Coded tensors that block `number` (None: all that is outside of the blocks) is made of."""
         names = dict[str, None]()
         for parameter in self.walk.parameters(number):
-            names |= dict.fromkeys(self.walk.stored.tensors_of(parameter))
+            stored = self.walk.stored.tensors_of(parameter)
+            names |= dict.fromkeys(self.job.twins.get(name, name) for name in stored)
         return [name for name in names if self._is_due(name)]
 
     def _in_front(self) -> list[str]:
@@ -296,12 +304,17 @@ class _Sequence:
         head, table = self.walk.head, embeddings_of(self.walk.model, "input")
         alone = head is not None and (table is None or head.weight is not table.weight)
         own = {name for name, value in self.walk.model.named_parameters() if alone and value is head.weight}
-        skipped = {tensor for name in own for tensor in self.walk.stored.tensors_of(name)}
+        stored = {tensor for name in own for tensor in self.walk.stored.tensors_of(name)}
+        skipped = {self.job.twins.get(name, name) for name in stored}
         return [name for name in self._names(None) if name not in skipped]
 
     def _is_due(self, name: str) -> bool:
         """Whether it is to be coded, and no block before had a part in it."""
         return name in self.infos and name not in self.done
+
+    def _is_correctable(self, name: str) -> bool:
+        """Whether it is due and of no other place, which would need another correction."""
+        return self._is_due(name) and name not in self.mixed.shared
 
     def _code(self, names: list[str]) -> None:
         def run(name: str) -> None:

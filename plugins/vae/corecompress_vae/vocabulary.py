@@ -25,13 +25,15 @@ _SPEAKS = re.compile("LM|ConditionalGeneration|PreTraining")
 _HEAD = re.compile(r"lm_head|embed_out|(^|\.)output\.weight|predictions|decoder\.weight")
 
 
-def table_steps(config: Mapping[str, Any], matrices: list[TensorInfo]) -> dict[str, float]:
-    """Factors of the steps of tables, by name; config: that of the checkpoint."""
+def table_steps(
+    config: Mapping[str, Any], matrices: list[TensorInfo], names: Mapping[str, list[str]]
+) -> dict[str, float]:
+    """Factors of the steps of tables, by name; config: that of the checkpoint; names: all of a matrix."""
     nested = [config, *(part for part in config.values() if isinstance(part, Mapping))]
     sizes = {part.get("vocab_size") for part in nested} - {None}
     tables = [info for info in matrices if len(info.shape) == 2 and info.shape[0] in sizes]
     others = [info.size for info in matrices if info not in tables]
-    heads = {info.name for info in tables if _HEAD.search(info.name)}
+    heads = {info.name for info in tables if any(map(_HEAD.search, names[info.name]))}
     tied = not heads or any(part.get("tie_word_embeddings") for part in nested)  # it may be stored twice all the same
     if tied and any(_SPEAKS.search(name) for name in config.get("architectures") or []):
         heads = {info.name for info in tables}
