@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from corecompress.artifact import Artifact, is_compressed
 from corecompress.checkpoint import open_checkpoint
 from corecompress.components import Data, DataReport, Progress
-from corecompress.errors import CorecompressError
+from corecompress.errors import CorecompressError, UnfitData
 from corecompress.pipeline import compress as _compress
 from corecompress.plugins import registry
 from corecompress.progress import Silent
@@ -98,6 +98,8 @@ def _with_quality(source: str | Path, out: Path, component: Data, data: str, see
     try:
         with Evaluator(source, component, data, Options(seed=seed), progress) as evaluator:
             found = evaluator.against(out)
+    except UnfitData:  # which was said before it was compressed
+        return inspect_folder(out)
     except CorecompressError as problem:
         progress.note(f"not evaluated: {problem}")
         return inspect_folder(out)

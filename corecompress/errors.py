@@ -17,6 +17,10 @@ class EmptySplit(CorecompressError):
     """A split of the data has no sample; who asked for it may know how much is needed."""
 
 
+class UnfitData(CorecompressError):
+    """The data can't be given to this model, as text to a model of images; who can do without goes on without."""
+
+
 class CorruptData(CorecompressError, ValueError):
     """Coded bytes that no encoder wrote: raised by coders, which don't know whose bytes they read."""
 

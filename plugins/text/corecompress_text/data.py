@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from corecompress.checkpoint import Checkpoint
 from corecompress.components import Batch, DataReport
 from corecompress.demo import cache_folder
-from corecompress.errors import CorecompressError, EmptySplit
+from corecompress.errors import CorecompressError, EmptySplit, UnfitData
 from corecompress_text import vocabulary
 from corecompress_text.options import Form, Options
 from corecompress_text.prepare import Prepared, Wanted, prepared
@@ -42,7 +42,10 @@ class Text:
         self.checkpoint: Checkpoint | None = None
 
     def prepare(self, checkpoint: Checkpoint | None) -> None:
-        """Take form, length and tokenizer from the checkpoint where the options leave them open."""
+        """Take form, length and tokenizer from the checkpoint where the options leave them open. Raises UnfitData for a
+        model that no text goes into."""
+        if self.options.tokenizer == "checkpoint":
+            _check_reads_text(checkpoint)
         self.checkpoint = checkpoint
         self.__dict__.pop("wanted", None)
         self.__dict__.pop("corpus", None)
@@ -54,7 +57,6 @@ class Text:
         form = _form(checkpoint) if options.form == "auto" else options.form
         tokenizer = options.tokenizer
         if tokenizer == "checkpoint":
-            _check_reads_text(checkpoint)
             trained = "words" if form == "vectors" else "bpe"
             tokenizer = trained if checkpoint is None else str(checkpoint.folder)
         length = options.length or (512 if form == "windows" else 128)
@@ -186,15 +188,25 @@ def _form(checkpoint: Checkpoint | None) -> Form:
 
 
 def _check_reads_text(checkpoint: Checkpoint | None) -> None:
-    """Raises CorecompressError for a model that no text goes into: neither a tokenizer nor a vocabulary of its own."""
+    """Raises UnfitData for a model that no text goes into: it has no tokenizer, and no vocabulary or another input."""
     if checkpoint is None or vocabulary.has_files(checkpoint.folder):
         return
     parts = [part for part in (checkpoint.config, *checkpoint.config.values()) if isinstance(part, dict)]
-    if not any("vocab_size" in part for part in parts):
-        raise CorecompressError(
-            f"{checkpoint.name}: takes no text (it has neither a tokenizer nor a vocabulary); "
-            "give it images, for example --data captioned:DIR"
-        )
+    takes = _main_input(checkpoint)
+    if takes == "input_ids" and any("vocab_size" in part for part in parts):
+        return
+    mend = "--data captioned:DIR gives it images" if takes == "pixel_values" else "leave --data out"
+    what = "has neither a tokenizer nor a vocabulary" if takes == "input_ids" else f"takes {takes} and has no tokenizer"
+    raise UnfitData(f"{checkpoint.name}: takes no text (it {what}); {mend}")
+
+
+def _main_input(checkpoint: Checkpoint) -> str:
+    """What the model's forward is given first, as transformers names it."""
+    import transformers
+
+    names = checkpoint.config.get("architectures") or []
+    made = next((found for name in names if (found := getattr(transformers, name, None))), None)
+    return str(getattr(made, "main_input_name", "input_ids"))
 
 
 def _longest(checkpoint: Checkpoint | None) -> int | None:

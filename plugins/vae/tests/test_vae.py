@@ -242,6 +242,43 @@ def test_a_model_that_takes_no_tokens_goes_the_data_free_way(way: str, tmp_path:
     assert "input_ids" in said[0]
 
 
+@pytest.mark.parametrize(("kind", "takes"), [("vision", "pixel_values"), ("audio", "input_values")])
+def test_a_model_without_a_tokenizer_goes_the_data_free_way(
+    kind: str, takes: str, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    source = tmp_path / "source"
+    if kind == "vision":
+        tiny.model(source, "vision")
+    else:
+        audio().save_pretrained(source)
+    text = tiny.corpus(tmp_path / "text.txt")
+    done = cli("compress", source, "-o", tmp_path / "out", "-r", "vae(step=0.05)", "--data", f"text:{text}", "-q")
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if "takes no text" in line]
+    assert len(said) == 1
+    assert takes in said[0]
+    assert "without data" in said[0]
+    plain = cli("compress", source, "-o", tmp_path / "plain", "-r", "vae(step=0.05)", "-q")
+    assert plain.returncode == 0, plain.stderr
+    payloads = [(tmp_path / name / "corecompress.safetensors").read_bytes() for name in ("out", "plain")]
+    assert payloads[0] == payloads[1]
+    refused = cli("compress", source, "-o", tmp_path / "no", "-r", "distill(layers=1)", "--data", f"text:{text}", "-q")
+    assert refused.returncode == 2
+    assert "takes no text" in refused.stderr
+
+
+def audio() -> Any:
+    """A small model of sound: its config has a vocabulary, but no text goes into it."""
+    import torch
+    import transformers as tf
+
+    torch.manual_seed(0)
+    convolutions = {"conv_dim": (32, 32), "conv_stride": (5, 2), "conv_kernel": (10, 3), "num_feat_extract_layers": 2}
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    positions = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+    return tf.Wav2Vec2Model(tf.Wav2Vec2Config(**size, **convolutions, **positions))
+
+
 def with_threads(threads: str, cli: Callable[..., Any], source: Path, recipe: str, data: str, *more: object) -> bytes:
     """What compress writes beside `source` with that many threads; caches are not shared."""
     out, cache = (source.with_name(name + threads) for name in ("out", "cache"))
