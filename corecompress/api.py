@@ -123,6 +123,7 @@ def _searched(
     from corecompress import rate_search as search
     from corecompress.measure.evaluate import Evaluator, Options
     from corecompress.report.card import add_evaluation
+    from corecompress.twins import twins_of
     from corecompress.writer import check_target
 
     if max_size is not None and max_kl is not None:
@@ -141,7 +142,9 @@ def _searched(
             _compress(str(source), folder, asked, registry(), component, each, progress)
 
         if max_size is not None:
-            parameters = sum(info.size for info in checkpoint.tensors)
+            stored = checkpoint.stored()
+            twins = twins_of(stored, dict.fromkeys((item.info.name for item in stored), 0))
+            parameters = sum(item.info.size for item in stored if item.info.name not in twins)
             steps = search.search_size(recipe, max_size, parameters, out, step, progress)
             if data is None or not evaluated:
                 return search.with_steps(inspect_folder(out), steps)

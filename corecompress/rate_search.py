@@ -81,6 +81,11 @@ def _workbench(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _place(bench: Path, number: int) -> Path:
+    """The folder of a step, which progress lines name as it is named here."""
+    return bench / f"step-{number + 1}"
+
+
 def _publish(folder: Path, out: Path) -> None:
     if out.exists():
         shutil.rmtree(out)
@@ -97,7 +102,7 @@ def search_size(
     with _workbench(out) as bench:
         while len(steps) < STEPS:
             progress.start(_headline(steps, f"{bits:.3f} bits a weight for {human_bytes(most)}"), 0)
-            made = bench / str(len(steps))
+            made = _place(bench, len(steps))
             try:
                 compress(with_bits(recipe, bits, "--max-size"), made)
             except OutOfReach as problem:
@@ -115,7 +120,7 @@ def search_size(
         if not fitting:
             nearest = human_bytes(min((step.bytes for step in steps), default=0))
             raise CorecompressError(f"--max-size {human_bytes(most)}: the smallest that came out is {nearest}")
-        _publish(bench / str(max(fitting, key=lambda n: steps[n].bytes)), out)
+        _publish(_place(bench, max(fitting, key=lambda n: steps[n].bytes)), out)
         return steps
 
 
@@ -142,7 +147,7 @@ def search_kl(
     with _workbench(out) as bench:
         while len(steps) < STEPS and high - low > CLOSE:
             progress.start(_headline(steps, f"{bits:.3f} bits a weight"), 0)
-            made = bench / str(len(steps))
+            made = _place(bench, len(steps))
             try:
                 compress(with_bits(recipe, bits, "--max-kl"), made)
             except OutOfReach as problem:
@@ -163,7 +168,7 @@ def search_kl(
         if best is None:
             least = min(step.kl for step in steps if step.kl is not None)
             raise CorecompressError(f"--max-kl {most:g}: the least that was measured is {human_figure(least, 3)}")
-        _publish(bench / str(best), out)
+        _publish(_place(bench, best), out)
     return steps, found[best]
 
 
@@ -185,8 +190,8 @@ def _next_bits(steps: list[Step], most: float, low: float, high: float) -> float
 
 
 def _keep_only(bench: Path, best: int | None) -> None:
-    for folder in bench.iterdir():
-        if folder.name.isdigit() and folder.name != str(best):
+    for folder in bench.glob("step-*"):
+        if best is None or folder != _place(bench, best):
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -40,6 +40,16 @@ def test_bits_are_hit_on_a_real_model(bits: float, minilm: Path, tmp_path: Path)
         assert 0 < worst < 0.1
 
 
+def test_a_size_counts_a_table_that_is_stored_twice_once(tmp_path: Path) -> None:
+    values = gaussian(2000, 64)
+    source = write(tmp_path / "source", {name: ("F32", values) for name in ("embed.weight", "lm_head.weight")})
+    done = corecompress.compress(source, tmp_path / "out", "vae(quantizer=trellis(states=4))", max_size=60_000)
+    assert len(done.search) == 1
+    assert 0.98 * 60_000 <= done.bytes <= 60_000
+    with pytest.raises(CorecompressError, match=r"about 3\.\d+ kB is the least"):
+        corecompress.compress(source, tmp_path / "less", "vae(quantizer=trellis(states=4))", max_size=2_000)
+
+
 def test_a_plan_says_about_what_will_be_written(minilm: Path, tmp_path: Path) -> None:
     """Its samples of a tensor have rows of classes that the sample of all tensors has not."""
     recipe = "vae(bits=3, quantizer=trellis(states=4))"
