@@ -102,6 +102,8 @@ class Plan:
     model_stages: tuple[str, ...] = ()
     first_stage: Mapping[str, Any] = field(default_factory=dict)
     """What the first model stage says that it would make and cost, by name."""
+    calibrated: bool = False
+    """Whether a component would be calibrated on data, which seconds and memory are without."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,7 @@ def make_plan(
         memory,
         model_stages,
         first,
+        data is not None and not all(stage.component.exact for stage in routing.stages),
     )
 
 

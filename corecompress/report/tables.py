@@ -151,7 +151,8 @@ def plan_table(plan: Plan) -> RenderableType:
     if plan.tensors:
         size = f"weights {human_bytes(plan.source_bytes)} → about {human_bytes(plan.bytes)}"
         cost = f"about {human_seconds(plan.seconds)}, memory at most {human_bytes(plan.memory)}"
-        parts.append(Text(f"{size}, {cost} (estimated from samples; nothing was written)"))
+        without = ", without calibration" if plan.calibrated else ""
+        parts.append(Text(f"{size}, {cost} (estimated from samples{without}; nothing was written)"))
     return Group(*parts)
 
 

@@ -63,7 +63,7 @@ def fast_dtype() -> torch.dtype:
 
     Decided by what the processor is, not by timing it, so that the same machine always makes the same bytes. Intel's
     AVX-512 has the instruction, but it is no faster: a core of Emerald Rapids without its tiles does 81 billion
-    operations a second of it, 144 of float32. AMD's is taken to be faster.
+    operations a second of it, 144 of float32. AMD's is: a core of Zen 4 does 210, and 95 of float32.
     """
     if torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported()

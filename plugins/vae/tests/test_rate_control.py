@@ -42,7 +42,7 @@ def test_bits_are_hit_on_a_real_model(bits: float, minilm: Path, tmp_path: Path)
 
 def test_a_size_counts_a_table_that_is_stored_twice_once(tmp_path: Path) -> None:
     values = gaussian(2000, 64)
-    source = write(tmp_path / "source", {name: ("F32", values) for name in ("embed.weight", "lm_head.weight")})
+    source = write(tmp_path / "source", dict.fromkeys(("embed.weight", "lm_head.weight"), ("F32", values)))
     done = corecompress.compress(source, tmp_path / "out", "vae(quantizer=trellis(states=4))", max_size=60_000)
     assert len(done.search) == 1
     assert 0.98 * 60_000 <= done.bytes <= 60_000
@@ -59,6 +59,16 @@ def test_a_plan_says_about_what_will_be_written(minilm: Path, tmp_path: Path) ->
     assert sum(expected.values()) == pytest.approx(sum(written.values()), rel=0.06)
     table = "embeddings.word_embeddings.weight"
     assert expected[table] == pytest.approx(written[table], rel=0.15)
+
+
+def test_a_plan_says_that_calibration_is_not_in_it(tmp_path: Path) -> None:
+    source = vae_models.llama(tmp_path / "source")
+    data = f"text:{tiny.corpus(tmp_path / 'text.txt')}"
+    told = [
+        corecompress.plan(source, recipe, data=given).calibrated
+        for recipe, given in ((FAST, data), (FAST, None), ("lossless", data))
+    ]
+    assert told == [True, False, False]
 
 
 @pytest.mark.parametrize(
