@@ -172,13 +172,15 @@ def _open_shards(folder: Path) -> tuple[tuple[Header, ...], dict[str, Any]]:
 def _no_weights(folder: Path) -> CorecompressError:
     pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
     if pickles:
+        named = str((_read_config(folder).get("architectures") or ["AutoModel"])[0])
+        model = named if named.isidentifier() else "AutoModel"  # which leaves heads behind, so it comes second
         convert = (
-            "from transformers import AutoModel; "
-            f"AutoModel.from_pretrained({str(folder)!r}).save_pretrained({str(folder) + '-safetensors'!r})"
+            f"import transformers as t; getattr(t, {model!r}, t.AutoModel)"
+            f".from_pretrained({str(folder)!r}).save_pretrained({str(folder) + '-safetensors'!r})"
         )
         return CorecompressError(
-            f"{folder / pickles[0]}: a pickle can run any code, so it isn't read; convert it where you trust it: "
-            f'python -c "{convert}"'
+            f"{folder / pickles[0]}: a pickle can run any code, so it isn't read; convert it where you trust it, and "
+            f'copy the other files: python -c "{convert}"'
         )
     return CorecompressError(f"{folder}: neither {SINGLE} nor {INDEX} in it; save the model with save_pretrained")
 

@@ -127,6 +127,28 @@ def test_pickle_only(refused: Refused, small: Path, out: Path) -> None:
     assert "save_pretrained" in line
 
 
+def test_the_command_that_converts_a_pickle_keeps_the_head(refused: Refused, tmp_path: Path, out: Path) -> None:
+    import torch
+    import transformers as tf
+
+    size = {
+        "vocab_size": 30,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    model = tf.BertForMaskedLM(tf.BertConfig(**size))
+    folder = tmp_path / "pickled"
+    model.config.architectures = ["BertForMaskedLM"]
+    model.config.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    command = refused("compress", folder, "-o", out).rpartition('python -c "')[2].rpartition('"')[0]
+    subprocess.run([sys.executable, "-c", command], check=True, capture_output=True)
+    names = {row.name for row in corecompress.inspect(tmp_path / "pickled-safetensors").tensors}
+    assert "cls.predictions.transform.dense.weight" in names
+
+
 def test_compressed_already(refused: Refused, small: Path, out: Path, tmp_path: Path) -> None:
     corecompress.compress(small, tmp_path / "once")
     assert "compressed already" in refused("compress", tmp_path / "once", "-o", out)
