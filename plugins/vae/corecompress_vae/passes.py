@@ -15,6 +15,7 @@ from llvmlite.binding import get_host_cpu_name
 from corecompress.components import Job
 from corecompress.errors import CorecompressError, EmptySplit
 from corecompress.measure.outputs import decoder_start
+from corecompress.training.quiet import quiet as without_remarks
 from corecompress_vae.ceiling import LAYERS, SHORTER, Ceiling
 from corecompress_vae.watch import ROWS, Watch
 
@@ -29,21 +30,27 @@ AT_ONCE = 1024
 def load_model(job: Job) -> Any:
     """The source as a transformers model in float32, ready for gradients at activations. Raises CorecompressError."""
     import transformers
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     names = job.source.config.get("architectures") or []
     kind = getattr(transformers, str(names[0]), None) if names else None
     if kind is None:
         kind = transformers.AutoModel
     eager = {"attn_implementation": "eager", "experts_implementation": "eager"}  # experts one by one, for Watch
     try:
-        model = kind.from_pretrained(str(job.source.folder), dtype=fast_dtype(), **eager)
+        with without_remarks():
+            model, found = kind.from_pretrained(
+                str(job.source.folder), dtype=fast_dtype(), output_loading_info=True, **eager
+            )
     except (OSError, ValueError, KeyError, ImportError) as problem:
         line = " ".join(str(problem).split())[:200]
         raise CorecompressError(
             f"{job.source.name}: transformers can't load it for calibration ({line}); leave --data out"
         ) from None
+    if missing := sorted(found["missing_keys"]):
+        job.progress.note(
+            f"{job.source.name}: has no {missing[0]}{', …' if len(missing) > 1 else ''}, so {kind.__name__} has random "
+            "numbers there while it is calibrated"
+        )
     return model.eval().requires_grad_(False).to(device())
 
 

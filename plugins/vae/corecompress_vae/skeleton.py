@@ -22,6 +22,7 @@ import torch
 from corecompress.checkpoint import Checkpoint
 from corecompress.errors import CorecompressError
 from corecompress.floats import to_float32
+from corecompress.training.quiet import quiet as without_remarks
 from corecompress_vae.layout import CODED
 from corecompress_vae.names import StoredNames
 from corecompress_vae.passes import device, why_failed
@@ -205,9 +206,10 @@ def _build(source: Checkpoint) -> Any:
     names = source.config.get("architectures") or []
     kind = getattr(transformers, str(names[0]), None) if names else None
     try:
-        config = transformers.AutoConfig.from_pretrained(str(source.folder))
+        with without_remarks():
+            config = transformers.AutoConfig.from_pretrained(str(source.folder))
         config.use_cache, config._experts_implementation = False, "eager"  # experts one by one, for Watch
-        with no_init_weights(), _parameters_on_meta():
+        with without_remarks(), no_init_weights(), _parameters_on_meta():
             make = (kind or transformers.AutoModel)._from_config if kind else transformers.AutoModel.from_config
             model = make(config, dtype=torch.float32)
             model.tie_weights()
