@@ -80,10 +80,10 @@ class Alike:
 
 class Calibrated:
     """From Hessians in `folder`; what calibration could not look at gets the median ratio of step to width, or, where
-    it saw none of the matrices, what `alike` says. twins: Job.twins; a model may know a tensor by a twin's name."""
+    it saw none of the matrices, what `alike` says. names: see names_of; a model may know a tensor by any of them."""
 
-    def __init__(self, folder: Path, widths: dict[str, Widths], alike: Alike, twins: Mapping[str, str]):
-        self.folder, self.names = folder, names_of(widths, twins)
+    def __init__(self, folder: Path, widths: dict[str, Widths], alike: Alike, names: Mapping[str, list[str]]):
+        self.folder, self.names = folder, names
         self.unseen: list[str] = []
         """Tensors of matrices that calibration could not look at."""
         ratios = []
@@ -139,7 +139,7 @@ def of(job: Job, matrices: list[TensorInfo], way: str, tokens: int | None) -> So
     alike = Alike(widths, factors=table_steps(job.source.config, matrices, names))
     if folder is None:
         return alike
-    calibrated = Calibrated(folder, widths, alike, job.twins)
+    calibrated = Calibrated(folder, widths, alike, names)
     if unseen := sorted(set(calibrated.unseen)):
         job.progress.note(
             f"{job.source.name}: calibration says nothing of {len(unseen)} of {len(widths)} tensors ({unseen[0]}"
