@@ -95,11 +95,11 @@ class Vae(TensorCompressor):
         if self.rotated:
             source = sensitivity.Rotated(source, job.scratch / "rotated")
         self.sensitivities = source
-        target = None if options.bits is None else self._target(job, matrices)
+        target = None if options.rate is None else self._target(job, matrices, options.rate)
         sample = self._sample(job, matrices)
         size = self.codec.prepare(sample, target, options.step, job)
-        if target is not None:
-            self._check_reached(job, size, target)
+        if target is not None and options.rate is not None:
+            self._check_reached(job, size, target, options.rate)
         state = bytes([ROTATED * self.rotated, kind]) + self.codec.to_bytes()
         if calibrated:
             usable = {planned.name for planned in sample}
@@ -247,32 +247,31 @@ class Vae(TensorCompressor):
                 sample.append(Planned(info.name, bf16, layout, count, part, chosen, times, get))
         return sample
 
-    def _target(self, job: Job, matrices: list[TensorInfo]) -> float:
+    def _target(self, job: Job, matrices: list[TensorInfo], rate: float) -> float:
         """Bytes that the matrices may take, so that the folder has the bits that were asked for."""
-        assert self.options.bits is not None
         coded = {info.name for info in matrices}
         exact = 0
         for info in job.tensors:
             data = job.source.read(info.name).data
             if info.name not in coded or not _is_usable(to_float32(data, info.dtype)):
                 exact += len(encode_exact(data, info))
-        target = self.options.bits / 8 * job.parameters - job.overhead - exact
+        target = rate / 8 * job.parameters - job.overhead - exact
         least = 8 * (job.overhead + exact) / max(job.parameters, 1)
         if target <= 0:
             raise OutOfReach(
-                f"vae(bits={self.options.bits:g}): the other files and exact tensors alone are {least:.2f} bits "
+                f"vae(bits={rate:g}): the other files and exact tensors alone are {least:.2f} bits "
                 "a weight; ask for more than that",
                 least,
             )
         return target
 
-    def _check_reached(self, job: Job, size: float, target: float) -> None:
+    def _check_reached(self, job: Job, size: float, target: float, rate: float) -> None:
         if abs(size / target - 1) > NEAR:
-            bits = 8 * (size - target) / job.parameters + (self.options.bits or 0)
+            bits = 8 * (size - target) / job.parameters + rate
             leaps = abs(size / target - 1) < 5 * NEAR  # as tables do at a few tenths of a bit
             way = "nearest" if leaps else "least" if size > target else "most"
             raise OutOfReach(
-                f"vae(bits={self.options.bits:g}): can't be reached; about {bits:.2f} is the {way} for this checkpoint",
+                f"vae(bits={rate:g}): can't be reached; about {bits:.2f} is the {way} for this checkpoint",
                 bits,
             )
 

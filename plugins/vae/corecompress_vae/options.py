@@ -35,14 +35,17 @@ class Options:
         states_of(self.quantizer)
         if self.bits is not None and self.step is not None:
             raise ValueError(f"bits is {self.bits:g} and step is {self.step:g}; write one of them")
-        if self.bits is None and self.step is None:
-            object.__setattr__(self, "bits", 3.0)
         for name in ("bits", "step"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value:g}; it takes a number above 0")
         if self.calibration_tokens is not None and self.calibration_tokens < 1:
             raise ValueError(f"calibration_tokens is {self.calibration_tokens}; it takes 1 or more")
+
+    @property
+    def rate(self) -> float | None:
+        """Bits a weight to aim at; None where a step is asked for."""
+        return 3.0 if self.bits is None and self.step is None else self.bits
 
 
 def states_of(quantizer: Spec) -> int:

@@ -57,8 +57,8 @@ class TransformCodec:
             codec = cls(fitted_spec(file, spec.name))
             codec.file = file
             return codec
-        if hasattr(codec.encoder.options, "bits") and "bits" not in spec.options and options.bits is not None:
-            codec = cls(Spec(spec.name, {**spec.options, "bits": min(max(options.bits, 0.5), 8.0)}))
+        if hasattr(codec.encoder.options, "bits") and "bits" not in spec.options and options.rate is not None:
+            codec = cls(Spec(spec.name, {**spec.options, "bits": min(max(options.rate, 0.5), 8.0)}))
         codec.prior = options.prior if options.prior != Spec("hierarchical") else Spec("factorized")
         return codec
 
