@@ -95,11 +95,12 @@ class Vae(TensorCompressor):
         if self.rotated:
             source = sensitivity.Rotated(source, job.scratch / "rotated")
         self.sensitivities = source
-        target = None if options.rate is None else self._target(job, matrices, options.rate)
+        rate = options.rate
+        target = None if rate is None else self._target(job, matrices, rate)
         sample = self._sample(job, matrices)
         size = self.codec.prepare(sample, target, options.step, job)
-        if target is not None and options.rate is not None:
-            self._check_reached(job, size, target, options.rate)
+        if rate is not None and target is not None:
+            self._check_reached(job, size, target, rate)
         state = bytes([ROTATED * self.rotated, kind]) + self.codec.to_bytes()
         if calibrated:
             usable = {planned.name for planned in sample}
